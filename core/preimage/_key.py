@@ -1,0 +1,59 @@
+"""Seeds that are values: no hidden state, and the same numbers on every device."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Key:
+    """A node in a tree of seeds: `key.child("noise", 3)` is the same whatever else was drawn before.
+
+    The label path and the seed are hashed (BLAKE2b, 8 bytes) into the seed of a fresh generator. Numbers are
+    drawn on the CPU in float64 and then moved, so that a run on a GPU, or in float32, sees the same noise.
+    """
+
+    seed: int
+    path: tuple[str | int, ...] = ()
+
+    def child(self, *labels: str | int) -> "Key":
+        """The key under these labels."""
+        return Key(self.seed, (*self.path, *labels))
+
+    def rows(self, count: int) -> "tuple[Key, ...]":
+        """One key for each image of a batch: `child(0)` to `child(count - 1)`."""
+        return tuple(self.child(index) for index in range(count))
+
+    def entropy(self) -> int:
+        """63 bits that depend on the seed and the whole path."""
+        digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator; two calls give generators that produce the same numbers."""
+        return torch.Generator().manual_seed(self.entropy())
+
+    def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        """Independent standard normal numbers of this shape, in `like`'s dtype and on its device."""
+        drawn = torch.randn(tuple(shape), generator=self.generator(), dtype=torch.float64)
+        return drawn.to(torch.get_default_dtype()) if like is None else drawn.to(like)
+
+    def uniform(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        """Independent numbers uniform in [0, 1), in `like`'s dtype and on its device."""
+        drawn = torch.rand(tuple(shape), generator=self.generator(), dtype=torch.float64)
+        return drawn.to(torch.get_default_dtype()) if like is None else drawn.to(like)
+
+    def permutation(self, count: int) -> Tensor:
+        """A uniformly random permutation of 0 .. count - 1, int64, on the CPU."""
+        return torch.randperm(count, generator=self.generator())
+
+
+def keys_for(key: "Key | Sequence[Key]", count: int) -> tuple[Key, ...]:
+    """One key per image: `key.rows(count)` for a single key, the given ones otherwise."""
+    keys = key.rows(count) if isinstance(key, Key) else tuple(key)
+    if len(keys) != count:
+        raise ValueError(f"{len(keys)} keys for a batch of {count} images; give one key, or one for each image")
+    return keys

@@ -1,0 +1,115 @@
+"""What is known about x before y is seen, as a small set of capabilities.
+
+A prior inherits from every capability it has; a solver names the one it needs, and a combination that cannot work is
+refused before anything runs. R is the regulariser, `step` a positive number or one per image (B,).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._key import Key, keys_for
+from ._operator import Identity, LinearOperator
+from ._tensors import Shape
+
+
+class Prior(nn.Module, ABC):
+    """Base of all priors. Promises nothing but the shape of x."""
+
+    in_shape: Shape
+
+    def __init__(self, in_shape: Shape):
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+
+
+class Energy(Prior):
+    """A prior with a value R(x): a regulariser, or a negative log-density."""
+
+    @abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """R(x): (B, *in_shape) -> (B,)."""
+
+
+class Differentiable(Energy):
+    """An energy with a Lipschitz continuous gradient."""
+
+    def grad(self, x: Tensor) -> Tensor:
+        """The gradient of R, by automatic differentiation unless replaced."""
+        return torch.func.grad(lambda u: self.energy(u).sum())(x)
+
+
+class Splittable(Energy):
+    """R(x) = g(K x) with K linear and a simple proximal map of g: what splitting solvers (ADMM, primal-dual) need."""
+
+    @abstractmethod
+    def analysis(self) -> LinearOperator:
+        """K, from images (in_shape) to coefficients."""
+
+    @abstractmethod
+    def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
+        """Proximal map of g: argmin_c step g(c) + 1/2 ||c - coefficients||^2, for a batch of coefficients."""
+
+
+class Proximable(Splittable):
+    """A prior whose proximal map is known, in closed form or by an inner iteration run to a stated accuracy.
+
+    Trivially splittable, with K the identity.
+    """
+
+    @abstractmethod
+    def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        """argmin_u step R(u) + 1/2 ||u - x||^2; same shape as x."""
+
+    def prox_from(self, x: Tensor, step: float | Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """`prox`, started from what an earlier call on a nearby x returned as memory (None at first).
+
+        The memory belongs to the caller: the prior keeps nothing. Closed forms need none. Where R has an inner
+        iteration, the memory holds its variables, batch first, and only saves time.
+        """
+        return self.prox(x, step), None
+
+    def analysis(self) -> LinearOperator:
+        return Identity(self.in_shape)
+
+    def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
+        return self.prox(coefficients, step)
+
+
+class Denoiser(Prior):
+    """A prior known through a denoiser of Gaussian noise."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """An estimate of u from x = u + sigma n, n standard normal; same shape as x, pixel values in [0, 1]."""
+
+
+class Generative(Prior):
+    """A prior that is the image of a latent Gaussian: x = decode(z), z ~ N(0, I)."""
+
+    latent_shape: Shape
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z): (B, *latent_shape) -> (B, *in_shape)."""
+
+    def sample(self, count: int, key: Key | Sequence[Key], like: Tensor | None = None) -> Tensor:
+        """`count` images, the i-th from `key.child(i)` (or from the i-th key)."""
+        return self.decode(torch.stack([k.normal(self.latent_shape, like) for k in keys_for(key, count)]))
+
+
+class InvertibleMap(Prior):
+    """A bijection between images and codes: a flow, or a learned inverse of an operator."""
+
+    latent_shape: Shape
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The inverse of encode: (B, *latent_shape) -> (B, *in_shape)."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """The z with decode(z) = x: (B, *in_shape) -> (B, *latent_shape)."""

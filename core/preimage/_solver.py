@@ -1,0 +1,280 @@
+"""Solvers, and the one loop that runs them all."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Generic, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from ._hookspecs import run_hooks
+from ._key import Key, keys_for
+from ._noise import Noise
+from ._operator import ForwardOperator
+from ._prior import Prior
+from ._problem import Problem
+from ._tensors import take_rows
+from .errors import Diverged, Incompatible, raise_all
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC, Generic[S]):
+    """An algorithm: hyper-parameters only. All that changes during a run is in the state `S`.
+
+    A solver is a frozen dataclass, so one instance may serve many runs at once. What it can be applied to is declared
+    by the class attributes and checked before anything is computed. A state is a tensor or a (named) tuple, dataclass,
+    list or dict of tensors whose first axis is the batch; numbers and None in it are shared by all images.
+    The images of a batch never influence each other: sums and stopping rules are per image.
+
+    - `max_steps`: reaching it is not an error; the status says so.
+    """
+
+    operator_type: ClassVar[type[ForwardOperator]] = ForwardOperator
+    noise_type: ClassVar[type[Noise]] = Noise
+    prior_type: ClassVar[type[Prior] | None] = None
+    """The capability needed of the prior; None if the solver takes no prior."""
+
+    max_steps: int = 1000
+
+    @abstractmethod
+    def init(self, problem: Problem, keys: Sequence[Key]) -> S:
+        """The state before the first step. All randomness of image i comes from `keys[i]`."""
+
+    @abstractmethod
+    def step(self, problem: Problem, state: S) -> S:
+        """One iteration for every image."""
+
+    @abstractmethod
+    def estimate(self, problem: Problem, state: S) -> Tensor:
+        """The current reconstruction, (B, *in_shape)."""
+
+    def done(self, problem: Problem, state: S) -> Tensor:
+        """Which images need no further step by the solver's own criterion: bool, (B,)."""
+        return torch.zeros(len(problem.y), dtype=torch.bool, device=problem.y.device)
+
+    def objective(self, problem: Problem, state: S) -> Tensor | None:
+        """The value that the solver decreases, (B,), if it is known at no extra cost."""
+        return None
+
+    def certificate(self, problem: Problem, state: S) -> Tensor | None:
+        """A bound on the error of each estimate, (B,), where the method gives one."""
+        return None
+
+    def criterion(self) -> str:
+        """The solver's own stopping rule, as the end of the sentence "stopped because ..."."""
+        return "its own criterion was met"
+
+
+class DirectSolver(Solver[Tensor]):
+    """A solver that needs no iteration: a closed form, or a trained network."""
+
+    @abstractmethod
+    def invert(self, problem: Problem, keys: Sequence[Key]) -> Tensor:
+        """The reconstruction, (B, *in_shape)."""
+
+    @final
+    def init(self, problem: Problem, keys: Sequence[Key]) -> Tensor:
+        return self.invert(problem, keys)
+
+    @final
+    def step(self, problem: Problem, state: Tensor) -> Tensor:
+        return state
+
+    @final
+    def estimate(self, problem: Problem, state: Tensor) -> Tensor:
+        return state
+
+    @final
+    def done(self, problem: Problem, state: Tensor) -> Tensor:
+        return torch.ones(len(problem.y), dtype=torch.bool, device=problem.y.device)
+
+    def criterion(self) -> str:
+        return "it is not iterative"
+
+
+class Status(Enum):
+    """Why the run of one image ended."""
+
+    CONVERGED = "converged"
+    STOPPED = "an observer asked to stop"
+    MAX_STEPS = "the number of steps allowed was used up"
+    DIVERGED = "NaN or infinity appeared in the estimate"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a run gives back; each tuple has one entry per image.
+
+    - `x`: the estimates, (B, *in_shape); of an image that diverged, the last finite one (zeros if there was none).
+    - `status`, `reasons`: why each image stopped, the latter as a sentence. `steps`: how many it took.
+    - `seconds`: time in the solver alone, device-synchronised, observers outside.
+    - `objective`, `certificate`: (B,) at the end, where the solver gives one.
+    - `provenance`: everything needed to repeat the run, filled in by a pipeline.
+    """
+
+    x: Tensor
+    status: tuple[Status, ...]
+    reasons: tuple[str, ...]
+    steps: tuple[int, ...]
+    seconds: float
+    objective: Tensor | None = None
+    certificate: Tensor | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Run:
+    """A run in progress, as observers see it; they must change nothing.
+
+    - `problem`, `state`: of the images still running, whose positions in the whole batch are `active`.
+    - `step`: iterations taken so far. `seconds`: time in the solver alone.
+    """
+
+    def __init__(self, problem: Problem, solver: Solver[Any], keys: Sequence[Key]):
+        self.whole, self.problem, self.solver = problem, problem, solver
+        self.step, self.seconds = 0, 0.0
+        self.active = torch.arange(len(problem.y))
+        self.x = problem.y.new_zeros((len(problem.y), *problem.operator.in_shape))
+        self.status: list[Status | None] = [None] * len(problem.y)
+        self.steps = [0] * len(problem.y)
+        self._values: dict[str, Tensor] = {}
+        self.state: Any = self._timed(lambda: solver.init(problem, keys))
+
+    def estimate(self) -> Tensor:
+        """The current reconstruction of the whole batch, (B, *in_shape)."""
+        whole = self.x.clone()
+        if len(self.active):
+            whole[self.active] = self.solver.estimate(self.problem, self.state)
+        return whole
+
+    def objective(self) -> Tensor | None:
+        """The objective of the whole batch, (B,), if the solver knows it."""
+        return self._value("objective", self.solver.objective)
+
+    def advance(self) -> None:
+        """One step, then retire the images that have converged or diverged."""
+        previous = self.state
+        self.state = self._timed(lambda: self.solver.step(self.problem, previous))
+        self.step += 1
+        self.retire(previous)
+
+    def retire(self, previous: Any) -> None:
+        """Take finished images out of the batch; a diverged one keeps its estimate from `previous`."""
+        done = self._timed(lambda: self.solver.done(self.problem, self.state))
+        estimate = self.solver.estimate(self.problem, self.state)
+        finite = torch.isfinite(estimate).flatten(1).all(1)
+        self._finish(finite & done, Status.CONVERGED, estimate)
+        if not bool(finite.all()):
+            last = torch.zeros_like(estimate) if previous is None else self.solver.estimate(self.problem, previous)
+            self._finish(~finite, Status.DIVERGED, last)
+        if bool((keep := ~done & finite).all()):
+            return
+        keep = keep.nonzero()[:, 0]
+        self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
+        self.active = self.active[keep.cpu()]
+
+    def finish(self, status: Status) -> None:
+        """End all images that still run."""
+        if len(self.active):
+            everything = torch.ones(len(self.active), dtype=torch.bool)
+            self._finish(everything, status, self.solver.estimate(self.problem, self.state))
+            self.active = self.active[:0]
+
+    def result(self) -> Reconstruction:
+        """The reconstruction, once every image has ended."""
+        status = tuple(s for s in self.status if s is not None)
+        name = type(self.solver).__name__
+        texts = {s: s.value for s in Status} | {Status.CONVERGED: self.solver.criterion()}
+        reasons = tuple(f"{name} stopped after {n} steps: {texts[s]}" for s, n in zip(status, self.steps, strict=True))
+        values = {name: self._values.get(name) for name in ("objective", "certificate")}
+        return Reconstruction(self.x, status, reasons, tuple(self.steps), self.seconds, **values)
+
+    def _finish(self, which: Tensor, status: Status, estimate: Tensor) -> None:
+        if not bool(which.any()):
+            return
+        positions = self.active[which.cpu()]
+        self.x[positions] = estimate[which].to(self.x)
+        for position in positions.tolist():
+            self.status[position], self.steps[position] = status, self.step
+        for name, of in (("objective", self.solver.objective), ("certificate", self.solver.certificate)):
+            if (value := self._value(name, of)) is not None:
+                self._values[name] = value
+
+    def _value(self, name: str, of: Any) -> Tensor | None:
+        current = of(self.problem, self.state) if len(self.active) else None
+        if current is None:
+            return self._values.get(name)
+        whole = self._values.get(name, current.new_full((len(self.x),), float("nan"))).clone()
+        whole[self.active] = current
+        return whole
+
+    def _timed(self, work: Any) -> Any:
+        device = self.problem.y.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        outcome = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.seconds += time.perf_counter() - started
+        return outcome
+
+
+def mismatches(problem: Problem, solver: Solver[Any]) -> list[Incompatible]:
+    """Everything about the problem that this solver cannot work with; empty if it fits."""
+    wanted = {"operator": solver.operator_type, "noise": solver.noise_type, "prior": solver.prior_type}
+    found: list[Incompatible] = []
+    for part, needed in wanted.items():
+        have = getattr(problem, part)
+        if needed is not None and not isinstance(have, needed):
+            got = f"there is no {part}" if have is None else f"{part} {type(have).__name__} is none"
+            article = "an" if needed.__name__[0] in "AEIOU" else "a"
+            found.append(Incompatible(got, f"{article} {needed.__name__}, which {type(solver).__name__} needs"))
+    return found
+
+
+@torch.no_grad()
+def solve(
+    problem: Problem,
+    solver: Solver[Any],
+    *,
+    key: Key | Sequence[Key] = Key(0),
+    observers: Iterable[object] = (),
+    throw: bool = True,
+) -> Reconstruction:
+    """Run a solver on a problem, each image of the batch until it is done.
+
+    An image that has converged leaves the batch, so its result and number of steps do not depend on the others.
+
+    - `key`: of the solver's random numbers: one, or one for each image.
+    - `observers`: objects with any of the methods of `RunHooks`, marked with `hookimpl`.
+    - `throw`: raise `Diverged` if an estimate stops being finite; otherwise only report it.
+
+    Raises `Incompatible` if the parts do not fit.
+    """
+    raise_all(f"solver {type(solver).__name__} does not fit the problem", mismatches(problem, solver))
+    hook = run_hooks(observers)
+    run = Run(problem, solver, keys_for(key, len(problem.y)))
+    hook.preimage_start(run=run)
+    run.retire(None)
+    while len(run.active):
+        if run.step >= solver.max_steps:
+            run.finish(Status.MAX_STEPS)
+            break
+        run.advance()
+        if any(hook.preimage_step(run=run)):
+            run.finish(Status.STOPPED)
+    result = run.result()
+    hook.preimage_finish(run=run, reconstruction=result)
+    if throw and Status.DIVERGED in result.status:
+        which = [i for i, status in enumerate(result.status) if status is Status.DIVERGED]
+        raise Diverged(
+            f"{type(solver).__name__} produced NaN or infinity after {result.steps[which[0]]} steps (images {which})",
+            "finite estimates",
+            'use step="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) returns the last finite estimates',
+        )
+    return result
