@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         InvertibleMap as InvertibleMap,
         Prior as Prior,
         Proximable as Proximable,
+        Quadratic as Quadratic,
         Splittable as Splittable,
     )
     from ._problem import Problem as Problem
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
         Status as Status,
         solve as solve,
     )
-    from ._tensors import Shape as Shape, check_shape as check_shape, dot as dot, per_image as per_image
+    from ._tensors import (
+        Shape as Shape,
+        check_shape as check_shape,
+        dot as dot,
+        per_image as per_image,
+        take_rows as take_rows,
+    )
 
 _WHERE = {
     "_algebra": ["stack"],
@@ -72,12 +79,13 @@ _WHERE = {
         "InvertibleMap",
         "Prior",
         "Proximable",
+        "Quadratic",
         "Splittable",
     ],
     "_problem": ["Problem"],
     "_registry": ["load", "names"],
     "_solver": ["DirectSolver", "Reconstruction", "Run", "Solver", "Status", "solve"],
-    "_tensors": ["Shape", "check_shape", "dot", "per_image"],
+    "_tensors": ["Shape", "check_shape", "dot", "per_image", "take_rows"],
 }
 _MODULE_OF = {name: module for module, found in _WHERE.items() for name in found}
 __all__ = ["Command", "Component", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -183,7 +183,7 @@ class Stack(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         check_shape(y, self.out_shape, "input of the adjoint of a Stack")
-        pieces = zip(self.parts(), y.split(self.sizes, 1), strict=True)
+        pieces = zip(self.parts(), cast("tuple[Tensor, ...]", y.split(self.sizes, 1)), strict=True)
         adjoints = [part.adjoint(piece.reshape(-1, *part.out_shape)) for part, piece in pieces]
         return torch.stack(adjoints).sum(0)
 
@@ -230,7 +230,9 @@ class PerImage(ForwardOperator):
         return None if None in bounds else max(cast(list[float], bounds))
 
     def rows(self, index: Tensor) -> Self:
-        return type(self)([self.parts()[i] for i in torch.arange(len(self.operators))[index.cpu()].tolist()])
+        return type(self)(
+            [self.parts()[i] for i in cast("list[int]", torch.arange(len(self.operators))[index.cpu()].tolist())]
+        )
 
 
 class LinearPerImage(PerImage, LinearOperator):

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.fft import irfft2, rfft2  # pyright: ignore[reportUnknownVariableType] (no stub)
 
 from ._tensors import per_image
 from .transforms import dct2, idct2
@@ -19,17 +21,15 @@ class Basis(Enum):
 
     def analyse(self, x: Tensor) -> Tensor:
         """Coefficients of x; for FOURIER the unnormalised half spectrum (normalisation cancels in `synthesise`)."""
-        return {Basis.PIXEL: _same, Basis.COSINE: dct2, Basis.FOURIER: torch.fft.rfft2}[self](x)
+        if self is Basis.FOURIER:
+            return cast(Tensor, rfft2(x))
+        return dct2(x) if self is Basis.COSINE else x
 
     def synthesise(self, coefficients: Tensor, shape: tuple[int, int]) -> Tensor:
         """The image (..., *shape) with these coefficients."""
         if self is Basis.FOURIER:
-            return torch.fft.irfft2(coefficients, s=shape)
+            return cast(Tensor, irfft2(coefficients, s=shape))
         return idct2(coefficients) if self is Basis.COSINE else coefficients
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 @dataclass(frozen=True)

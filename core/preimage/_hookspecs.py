@@ -24,10 +24,6 @@ class PluginHooks:
     def preimage_commands(self) -> "list[Command]":  # type: ignore[empty-body]
         """Subcommands of the `preimage` command line; functions are named, not imported."""
 
-    @hookspec(firstresult=True)
-    def preimage_find_weights(self, name: str) -> "str | None":
-        """A local path for the named weights, or None to let the next plugin try."""
-
 
 class RunHooks:
     """Called by `solve` around every step. Implementations must not change the state."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ._key import Key, keys_for
+from ._tensors import gradient
 from .errors import BadData, BadParameter
 
 
@@ -27,7 +28,7 @@ class Noise(nn.Module, ABC):
 
     def misfit_grad(self, predicted: Tensor, y: Tensor) -> Tensor:
         """Gradient of the misfit in `predicted`, by automatic differentiation unless replaced."""
-        return torch.func.grad(lambda p: self.misfit(p, y).sum())(predicted)
+        return gradient(lambda p: self.misfit(p, y), predicted)
 
     def sample(self, clean: Tensor, key: Key | Sequence[Key]) -> Tensor:
         """Draw y given F(x) for a batch (B, ...), image i from its own key (`key.child(i)` if one key is given)."""

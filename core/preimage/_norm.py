@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from ._key import Key
 from ._operator import ForwardOperator, LinearOperator
+from ._tensors import norms
 
 
 class NormKind(Enum):
@@ -45,12 +45,12 @@ def operator_norm(operator: ForwardOperator, x: Tensor, *, steps: int = 30, key:
 
 
 def power_iteration(operator: LinearOperator, like: Tensor, *, steps: int = 30, key: Key = Key(0)) -> Tensor:
-    """The largest singular value for each row of a batch shaped as `like`: a lower bound that grows with `steps`, (B,)."""
+    """The largest singular value for each row of a batch like `like`, (B,): a lower bound that grows with `steps`."""
     axes = (-1, *[1] * (like.ndim - 1))
     v = key.normal(operator.in_shape, like).expand(len(like), *operator.in_shape)
     squared = torch.zeros(len(like), dtype=like.dtype, device=like.device)
     for _ in range(steps):
-        v = v / cast(Tensor, v.flatten(1).norm(dim=1)).clamp_min(torch.finfo(like.dtype).tiny).reshape(axes)
+        v = v / norms(v).clamp_min(torch.finfo(like.dtype).tiny).reshape(axes)
         v = operator.normal(v)
-        squared = cast(Tensor, v.flatten(1).norm(dim=1))
+        squared = norms(v)
     return squared.sqrt()

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from ._diagonal import Diagonal
-from ._tensors import Shape, check_shape
+from ._tensors import Shape, check_shape, directional_derivative
 
 
 class ForwardOperator(nn.Module, ABC):
@@ -46,14 +46,14 @@ class ForwardOperator(nn.Module, ABC):
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """F'(x) v: the directional derivative, by forward-mode differentiation unless replaced."""
-        return torch.func.jvp(self, (x,), (v,))[1]
+        return directional_derivative(self, x, v)
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """F(x), and the map w -> F'(x)^T w, by reverse-mode differentiation unless replaced.
 
         The map may be called many times; by default it keeps the graph of F(x) alive.
         """
-        y, pullback = torch.func.vjp(self, x)
+        y, pullback = cast("tuple[Tensor, Callable[[Tensor], tuple[Tensor]]]", torch.func.vjp(self, x))
         return y, lambda w: pullback(w)[0]
 
     def linearize(self, x: Tensor) -> "tuple[Tensor, LinearOperator]":

@@ -39,10 +39,11 @@ class Parameter:
 def parameters(cls: type) -> list[Parameter]:
     """What a component's constructor takes, without the context the pipeline supplies."""
     hints = typing.get_type_hints(cls.__init__)
-    found = inspect.signature(cls).parameters.values()
-    empty = inspect.Parameter.empty
+    empty, collecting = inspect.Parameter.empty, (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
-        Parameter(p.name, hints.get(p.name, Any), p.default is empty, p.default) for p in found if p.name not in CONTEXT
+        Parameter(p.name, hints.get(p.name, Any), p.default is empty, p.default)
+        for p in inspect.signature(cls).parameters.values()
+        if p.name not in CONTEXT and p.kind not in collecting  # nn.Module's own constructor collects
     ]
 
 

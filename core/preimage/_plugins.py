@@ -211,7 +211,8 @@ def _remedy(error: Exception, plugin: Plugin) -> str:
         )
     if isinstance(error, pluggy.PluginValidationError | TypeError):
         return f"mend the hook in {package} (signatures: preimage/_hookspecs.py), or pip uninstall {package}"
-    return f"upgrade it: pip install --upgrade {package}; or remove it: pip uninstall {package}; traceback: preimage plugins --traceback"
+    either = f"pip install --upgrade {package}, or pip uninstall {package}"
+    return f"{either}; preimage plugins --traceback shows where it fails"
 
 
 __all__ = ["KINDS", "Command", "Component", "Discovery", "Fault", "Plugin", "discover", "hookimpl"]

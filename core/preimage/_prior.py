@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._key import Key, keys_for
 from ._operator import Identity, LinearOperator
-from ._tensors import Shape
+from ._tensors import Shape, dot, gradient, per_image
 
 
 class Prior(nn.Module, ABC):
@@ -39,7 +39,7 @@ class Differentiable(Energy):
 
     def grad(self, x: Tensor) -> Tensor:
         """The gradient of R, by automatic differentiation unless replaced."""
-        return torch.func.grad(lambda u: self.energy(u).sum())(x)
+        return gradient(self.energy, x)
 
 
 class Splittable(Energy):
@@ -52,6 +52,17 @@ class Splittable(Energy):
     @abstractmethod
     def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
         """Proximal map of g: argmin_c step g(c) + 1/2 ||c - coefficients||^2, for a batch of coefficients."""
+
+
+class Quadratic(Splittable):
+    """R(x) = 1/2 ||K x||^2 with K = `analysis()`: the prior of linear solvers; prox of g: c / (1 + step)."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        coefficients = self.analysis()(x)
+        return 0.5 * dot(coefficients, coefficients)
+
+    def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
+        return coefficients / (1 + per_image(step, coefficients))
 
 
 class Proximable(Splittable):

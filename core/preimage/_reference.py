@@ -8,7 +8,7 @@ from torch import Tensor
 from ._key import Key
 from ._noise import GaussianNoise, Noise, NoNoise, PoissonNoise
 from ._operator import LinearOperator
-from ._prior import Denoiser, Differentiable, Generative, InvertibleMap, Proximable
+from ._prior import Denoiser, Differentiable, Generative, InvertibleMap, Proximable, Quadratic
 from ._problem import Problem
 from ._solver import Solver
 from ._tensors import Shape, dot, per_image
@@ -16,7 +16,7 @@ from .errors import Incompatible
 
 
 class ReferenceOperator(LinearOperator):
-    """Means of neighbouring columns, circular: (A x)_j = (x_j + x_(j+1)) / 2 ; well enough conditioned off one frequency."""
+    """Means of neighbouring columns, circular: (A x)_j = (x_j + x_(j+1)) / 2."""
 
     def __init__(self, in_shape: Shape):
         super().__init__(in_shape, in_shape)
@@ -31,8 +31,8 @@ class ReferenceOperator(LinearOperator):
         return 1.0
 
 
-class ReferencePrior(Proximable, Differentiable, Denoiser, Generative, InvertibleMap):
-    """R(x) = 1/2 ||x||^2 with every capability: prox x / (1 + step), denoiser x / (1 + sigma^2), decode the identity."""
+class ReferencePrior(Proximable, Quadratic, Differentiable, Denoiser, Generative, InvertibleMap):
+    """R(x) = 1/2 ||x||^2, every capability: prox x / (1 + step), denoiser x / (1 + sigma^2), decode the identity."""
 
     def __init__(self, in_shape: Shape):
         super().__init__(in_shape)

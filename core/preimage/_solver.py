@@ -2,10 +2,10 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar, final
+from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Solver(ABC, Generic[S]):
     noise_type: ClassVar[type[Noise]] = Noise
     prior_type: ClassVar[type[Prior] | None] = None
     """The capability needed of the prior; None if the solver takes no prior."""
+    prior_optional: ClassVar[bool] = False
+    """Whether the solver also works without a prior (of `prior_type`, where there is one)."""
 
     max_steps: int = 1000
 
@@ -190,29 +192,30 @@ class Run:
         name = type(self.solver).__name__
         texts = {s: s.value for s in Status} | {Status.CONVERGED: self.solver.criterion()}
         reasons = tuple(f"{name} stopped after {n} steps: {texts[s]}" for s, n in zip(status, self.steps, strict=True))
-        values = {name: self._values.get(name) for name in ("objective", "certificate")}
-        return Reconstruction(self.x, status, reasons, tuple(self.steps), self.seconds, **values)
+        objective, certificate = self._values.get("objective"), self._values.get("certificate")
+        return Reconstruction(self.x, status, reasons, tuple(self.steps), self.seconds, objective, certificate)
 
     def _finish(self, which: Tensor, status: Status, estimate: Tensor) -> None:
         if not bool(which.any()):
             return
         positions = self.active[which.cpu()]
         self.x[positions] = estimate[which].to(self.x)
-        for position in positions.tolist():
+        for position in cast("list[int]", positions.tolist()):
             self.status[position], self.steps[position] = status, self.step
         for name, of in (("objective", self.solver.objective), ("certificate", self.solver.certificate)):
             if (value := self._value(name, of)) is not None:
                 self._values[name] = value
 
-    def _value(self, name: str, of: Any) -> Tensor | None:
+    def _value(self, name: str, of: Callable[[Problem, Any], Tensor | None]) -> Tensor | None:
         current = of(self.problem, self.state) if len(self.active) else None
         if current is None:
             return self._values.get(name)
-        whole = self._values.get(name, current.new_full((len(self.x),), float("nan"))).clone()
+        known = self._values.get(name)
+        whole = current.new_full((len(self.x),), float("nan")) if known is None else known.clone()
         whole[self.active] = current
         return whole
 
-    def _timed(self, work: Any) -> Any:
+    def _timed(self, work: Callable[[], Any]) -> Any:
         device = self.problem.y.device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -224,14 +227,18 @@ class Run:
         return outcome
 
 
-def mismatches(problem: Problem, solver: Solver[Any]) -> list[Incompatible]:
-    """Everything about the problem that this solver cannot work with; empty if it fits."""
-    wanted = {"operator": solver.operator_type, "noise": solver.noise_type, "prior": solver.prior_type}
+def misfits(solver: Solver[Any], operator: object, noise: object, prior: object) -> list[Incompatible]:
+    """Every part that this solver cannot work with; empty if all fit."""
+    parts: dict[str, tuple[object, type]] = {
+        "operator": (operator, solver.operator_type),
+        "noise": (noise, solver.noise_type),
+    }
+    if solver.prior_type is not None:
+        parts["prior"] = (prior, solver.prior_type)
     found: list[Incompatible] = []
-    for part, needed in wanted.items():
-        have = getattr(problem, part)
-        if needed is not None and not isinstance(have, needed):
-            got = f"there is no {part}" if have is None else f"{part} {type(have).__name__} is none"
+    for part, (have, needed) in parts.items():
+        if not isinstance(have, needed):
+            got = f"there is no {part}" if have is None else f"{part} {type(have).__name__} does not fit"
             article = "an" if needed.__name__[0] in "AEIOU" else "a"
             found.append(Incompatible(got, f"{article} {needed.__name__}, which {type(solver).__name__} needs"))
     return found
@@ -256,7 +263,10 @@ def solve(
 
     Raises `Incompatible` if the parts do not fit.
     """
-    raise_all(f"solver {type(solver).__name__} does not fit the problem", mismatches(problem, solver))
+    raise_all(
+        f"solver {type(solver).__name__} does not fit the problem",
+        misfits(solver, problem.operator, problem.noise, problem.prior),
+    )
     hook = run_hooks(observers)
     run = Run(problem, solver, keys_for(key, len(problem.y)))
     hook.preimage_start(run=run)

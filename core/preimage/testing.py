@@ -8,6 +8,7 @@ import copy
 import pickle
 import random
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,21 @@ from ._norm import power_iteration
 from ._operator import ForwardOperator, LinearOperator
 from ._parameters import construct
 from ._plugins import discover
-from ._prior import Denoiser, Differentiable, Energy, Generative, InvertibleMap, Prior, Proximable, Splittable
+from ._prior import (
+    Denoiser,
+    Differentiable,
+    Energy,
+    Generative,
+    InvertibleMap,
+    Prior,
+    Proximable,
+    Quadratic,
+    Splittable,
+)
 from ._problem import Problem
 from ._registry import find
 from ._solver import Solver, Status, solve
-from ._tensors import dot
+from ._tensors import directional_derivative, dot
 from .errors import LawBroken
 
 _DOUBLE = torch.zeros((), dtype=torch.float64)
@@ -79,13 +90,18 @@ def check_operator(operator: ForwardOperator, key: Key = Key(0), rtol: float = 1
         f"{who}: out_shape is {operator.out_shape}, forward gives {tuple(y.shape[1:])}",
     )
     w = key.child("w").normal(y.shape, like=x)
-    check_pure(operator, lambda a: operator(a), (x,), f"{who}.forward")
-    check_pure(operator, lambda a, b: operator.jvp(a, b), (x, v), f"{who}.jvp")
-    check_pure(operator, lambda a, b: operator.vjp(a)[1](b), (x, w), f"{who}.vjp")
-    if not operator.per_image:
-        check_rows(lambda a: operator(a), (x,), f"{who}.forward", rtol)
-        check_rows(lambda a, b: operator.jvp(a, b), (x, v), f"{who}.jvp", rtol)
-        check_rows(lambda a, b: operator.vjp(a)[1](b), (x, w), f"{who}.vjp", rtol)
+
+    def pull(a: Tensor, b: Tensor) -> Tensor:
+        return operator.vjp(a)[1](b)
+
+    for what, function, arguments in (
+        ("forward", operator.__call__, (x,)),
+        ("jvp", operator.jvp, (x, v)),
+        ("vjp", pull, (x, w)),
+    ):
+        check_pure(operator, function, arguments, f"{who}.{what}")
+        if not operator.per_image:
+            check_rows(function, arguments, f"{who}.{what}", rtol)
     _check_derivatives(operator, x, v, w, rtol)
     if isinstance(operator, LinearOperator):
         _check_linear(operator, x, v, w, rtol)
@@ -115,7 +131,7 @@ def _check_derivatives(operator: ForwardOperator, x: Tensor, v: Tensor, w: Tenso
     close(value, operator(x), rtol, f"{who}: linearize returns another value than forward")
     by_hand = jacobian.adjoint(w)
     _duality(jacobian(v), w, v, by_hand, rtol, f"{who}: <F'(x) v, w> and <v, F'(x)^T w> differ")
-    automatic = torch.func.jvp(operator.forward, (x,), (v,))[1]
+    automatic = directional_derivative(operator.forward, x, v)
     close(jacobian(v), automatic, rtol, f"{who}: jvp differs from automatic differentiation of forward")
     automatic = torch.func.vjp(operator.forward, x)[1](w)[0]
     close(by_hand, automatic, rtol, f"{who}: vjp differs from automatic differentiation of forward")
@@ -134,9 +150,9 @@ def _check_derivatives(operator: ForwardOperator, x: Tensor, v: Tensor, w: Tenso
 def check_taylor(operator: ForwardOperator, x: Tensor, v: Tensor, sizes: Sequence[float] = (1e-2, 1e-3, 1e-4)) -> None:
     """||F(x + h v) - F(x) - h F'(x) v|| must fall like h^2, or be at rounding level."""
     y, jacobian = operator.linearize(x)
-    slope, scale = jacobian(v), float(y.norm()) + 1e-30
-    errors = [float((operator(x + h * v) - y - h * slope).norm()) / scale for h in sizes]
-    for big, small in zip(errors, errors[1:], strict=False):
+    slope, scale = jacobian(v), _norm(y) + 1e-30
+    errors = [_norm(operator(x + h * v) - y - h * slope) / scale for h in sizes]
+    for big, small in pairwise(errors):
         falls = small <= big / 30 or small < 1e-12
         require(falls, f"{type(operator).__name__}: the derivative is wrong, remainders {errors} do not fall like h^2")
 
@@ -151,7 +167,7 @@ def _check_linear(operator: LinearOperator, x: Tensor, v: Tensor, w: Tensor, rto
     require(back.shape == x.shape, f"{who}: adjoint gives shape {tuple(back.shape)}, not {tuple(x.shape)}")
     _duality(operator(v), w, v, back, rtol, f"{who}: <A v, w> and <v, A^T w> differ: adjoint is not the adjoint")
     close(back, LinearOperator.adjoint(operator, w), rtol, f"{who}: adjoint differs from automatic differentiation")
-    check_pure(operator, lambda a: operator.adjoint(a), (w,), f"{who}.adjoint")
+    check_pure(operator, operator.adjoint, (w,), f"{who}.adjoint")
     if (diagonal := operator.normal_diagonal()) is not None:
         close(diagonal.apply(x), operator.normal(x), rtol, f"{who}: normal_diagonal is not A^T A")
     if (solved := operator.solve_normal(x, 0.3)) is not None:
@@ -183,12 +199,16 @@ def check_noise(noise: Noise, key: Key = Key(0)) -> None:
             f"{who}.sample turns {clean.dtype} {tuple(clean.shape)} into {y.dtype} {tuple(y.shape)}",
         )
     clean = key.child("clean").uniform((3, 1, 8, 8), like=_DOUBLE) + 0.1
-    check_pure(noise, lambda a: noise.sample(a, key), (clean,), f"{who}.sample")
+
+    def sample(a: Tensor) -> Tensor:
+        return noise.sample(a, key)
+
+    check_pure(noise, sample, (clean,), f"{who}.sample")
     y = noise.sample(clean, key)
     close(noise.sample(clean[1:2], [key.child(1)]), y[1:2], 0.0, f"{who}.sample: a draw depends on its batch mates")
     misfit = noise.misfit(clean, y)
     require(misfit.shape == (3,), f"{who}.misfit must be per image, (B,); got {tuple(misfit.shape)}")
-    check_rows(lambda a, b: noise.misfit(a, b), (clean, y), f"{who}.misfit", 1e-12)
+    check_rows(noise.misfit, (clean, y), f"{who}.misfit", 1e-12)
     automatic = Noise.misfit_grad(noise, clean, y)
     close(noise.misfit_grad(clean, y), automatic, 1e-8, f"{who}.misfit_grad differs from automatic differentiation")
     require(
@@ -220,6 +240,10 @@ def check_prior(prior: Prior, key: Key = Key(0), rtol: float = 1e-6) -> None:
             operator.in_shape == prior.in_shape, f"{who}.analysis() takes {operator.in_shape}, not {prior.in_shape}"
         )
         _firmly_nonexpansive(prior.prox_coefficients, operator(x), operator(x2), f"{who}.prox_coefficients", rtol)
+    if isinstance(prior, Quadratic):
+        c = prior.analysis()(x)
+        close(prior.energy(x), 0.5 * dot(c, c), rtol, f"{who}.energy is not 1/2 ||K x||^2")
+        close(prior.prox_coefficients(c, 0.1), c / 1.1, rtol, f"{who}.prox_coefficients is not c / (1 + step)")
     if isinstance(prior, Proximable):
         _pure_rows(prior, lambda a: prior.prox(a, 0.1), x, f"{who}.prox", rtol)
         _firmly_nonexpansive(prior.prox, x, x2, f"{who}.prox", rtol)
@@ -250,10 +274,8 @@ def _check_prox(prior: Proximable, x: Tensor, key: Key) -> None:
     for size in (1e-1, 1e-2, 1e-3):
         for index, direction in enumerate((key.child("d", str(size)).normal(x.shape, like=x), x - p, -p)):
             better = value(p + size * direction) < value(p) * (1 - 1e-6) - 1e-9
-            require(
-                not bool(better.any()),
-                f"{type(prior).__name__}.prox is not the minimiser (a step of {size} along direction {index} is better)",
-            )
+            who = f"{type(prior).__name__}.prox"
+            require(not bool(better.any()), f"{who} is not the minimiser: {size} along direction {index} is better")
 
 
 # Solvers
@@ -362,8 +384,12 @@ def _firmly_nonexpansive(prox: Callable[[Tensor, float], Tensor], a: Tensor, b: 
 def _duality(forth: Tensor, w: Tensor, v: Tensor, back: Tensor, rtol: float, complaint: str) -> None:
     # Relative to the norms, not to the products, which may cancel.
     gap = float((dot(forth, w) - dot(v, back)).abs().max())
-    scale = float(forth.norm() * w.norm()) + 1e-30
+    scale = _norm(forth) * _norm(w) + 1e-30
     require(gap <= rtol * scale, f"{complaint}: by {gap:.2e}, allowed {rtol * scale:.2e}")
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.square().sum().sqrt())
 
 
 def _seed_globally(seed: int) -> None:

@@ -5,9 +5,11 @@ Of no interest to users; shared by plugins (closed-form solves, sensing ensemble
 
 import math
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.fft import fft, ifft  # pyright: ignore[reportUnknownVariableType] (torch has no stub for it)
 
 _MATRIX_UP_TO = 512
 """Up to this length a matrix product is faster than an FFT of the reordered signal."""
@@ -38,7 +40,8 @@ def _reordering(n: int, device: torch.device) -> Tensor:
 
 
 def dct(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II along the last axis: c_k = s_k sum_j x_j cos(pi k (j + 1/2) / n), s_0 = sqrt(1/n), s_k = sqrt(2/n).
+    """Orthonormal DCT-II along the last axis: c_k = s_k sum_j x_j cos(pi k (j + 1/2) / n),
+    s_0 = sqrt(1/n), s_k = sqrt(2/n).
 
     A matrix product for short axes, an FFT of the reordered signal (Makhoul 1980) for long ones.
     """
@@ -46,7 +49,7 @@ def dct(x: Tensor) -> Tensor:
     if n <= _MATRIX_UP_TO:
         return x @ _matrix(n, x.dtype, x.device).mT
     phase, scale = _twiddle(n, x)
-    return (torch.fft.fft(x[..., _reordering(n, x.device)]) * phase).real * scale
+    return torch.real(cast(Tensor, fft(x[..., _reordering(n, x.device)])) * phase) * scale
 
 
 def idct(c: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ def idct(c: Tensor) -> Tensor:
     phase, scale = _twiddle(n, c)
     real = c / scale
     imaginary = torch.cat((torch.zeros_like(real[..., :1]), -real[..., 1:].flip(-1)), -1)
-    reordered = torch.fft.ifft(torch.complex(real, imaginary) * phase.conj()).real
+    reordered = torch.real(cast(Tensor, ifft(torch.complex(real, imaginary) * phase.conj())))
     return reordered[..., _reordering(n, c.device).argsort()]
 
 

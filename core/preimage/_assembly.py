@@ -1,0 +1,299 @@
+"""From TOML tables to parts: everything that is wrong is found, and reported together."""
+
+import copy
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ._dataset import Dataset
+from ._key import Key
+from ._operator import ForwardOperator
+from ._parameters import construct, parameters, problems, unknown
+from ._registry import load, names
+from ._solver import Solver
+from ._tensors import Shape
+from .errors import BadFile, BadParameter, BrokenPlugin, Incompatible, PreimageError, raise_all
+
+Tables = Mapping[str, Any]
+
+_TOP_LEVEL = ("seed", "device", "dtype", "shape", "data", "operator", "noise", "prior", "solver", "observer")
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_BATCH_FIRST = "a list of sizes such as [1, 96, 96]: channels, height, width"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `BadFile` with the place of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadFile(
+            f"there is no file {path}", "a pipeline in TOML", "check the path; the docs show an example"
+        ) from None
+    except IsADirectoryError:
+        raise BadFile(f"{path} is a directory", "a pipeline in TOML", f"name a file in it: {path}/NAME.toml") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})", "a pipeline in TOML"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadFile(f"{path} is not valid TOML: {error}", "TOML: [table] headings and key = value lines") from None
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror}", "a readable file", "check its permissions") from None
+
+
+def with_overrides(tables: Tables, overrides: Tables, where: str) -> dict[str, Any]:
+    """The tables with some values replaced: `{"solver.max_steps": 50, "operator.0.sigma": 2.0}`."""
+    changed = copy.deepcopy(dict(tables))
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        node: Any = changed
+        for name in parents:
+            if isinstance(node, list) and name.isdigit() and int(name) < len(cast("list[Any]", node)):
+                node = cast("list[Any]", node)[int(name)]
+            else:
+                node = cast("dict[str, Any]", node).setdefault(name, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise BadParameter(f"{where}: cannot set {path}", "TABLE.KEY, or TABLE.INDEX.KEY for a list of tables")
+        node[last] = value
+    return changed
+
+
+def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]:
+    """The arguments of `Pipeline` for these tables. Names, types and fits are checked before anything is made."""
+    found: list[PreimageError] = [
+        unknown(key, _TOP_LEVEL, f"{where}: there is no top-level key") for key in tables if key not in _TOP_LEVEL
+    ]
+    parts = _Parts(tables, where, found)
+    settings = _settings(tables, where, found)
+    raise_all(where, found)
+    _check_fit(parts, where, found)
+    raise_all(where, found)
+
+    key = Key(settings["seed"])
+    if data is None and parts.data:
+        data = parts.make("dataset", parts.data[0], key=key.child("data"))
+    shape = data.shape if data is not None else settings["shape"]
+    if shape is None and not found:
+        found.append(
+            BadParameter(f"{where}: the shape of the images is not known", "a [data] table, or shape = [1, 96, 96]")
+        )
+    raise_all(where, found)
+    shape = cast(Shape, shape)
+    to = {"device": settings["device"], "dtype": _DTYPES[settings["dtype"]]}
+    operator = _operator(parts, shape, key, to)
+    prior = parts.make("prior", parts.prior[0], in_shape=shape, key=key.child("prior")) if parts.prior else None
+    noise = parts.make("noise", parts.noise[0], key=key.child("noise"))
+    solver = parts.make("solver", parts.solver[0])
+    observers = tuple(parts.make("observer", table) for table in parts.observer)
+    raise_all(where, found)
+    return {
+        "operator": operator,
+        "noise": noise.to(**to),
+        "prior": None if prior is None else prior.to(**to),
+        "weight": parts.weight,
+        "solver": solver,
+        "data": data,
+        "key": key,
+        "observers": observers,
+        "config": parts.resolved()
+        | {name: settings[name] for name in ("seed", "device", "dtype")}
+        | {"shape": list(shape)},
+    }
+
+
+class _Parts:
+    """The tables of each kind as lists, checked one by one; problems go to `found`."""
+
+    def __init__(self, tables: Tables, where: str, found: list[PreimageError]):
+        self.where, self.found = where, found
+        self.weight = 1.0
+        self.data = self._tables(tables, "data", "dataset", required=False, many=False)
+        self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
+        self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
+        self.prior = self._tables(tables, "prior", "prior", required=False, many=False)
+        self.solver = self._tables(tables, "solver", "solver", required=True, many=False)
+        self.observer = self._tables(tables, "observer", "observer", required=False, many=True)
+
+    def _tables(self, tables: Tables, key: str, kind: str, *, required: bool, many: bool) -> list[dict[str, Any]]:
+        if key not in tables:
+            if required:
+                example = f'add [{key}] with name = "{next(iter(names(kind)), "...")}"'
+                self.found.append(
+                    BadParameter(f"{self.where}: there is no [{key}]", f"a table that names the {kind}", example)
+                )
+            return []
+        given = tables[key]
+        listed = cast("list[Any]", given if isinstance(given, list) else [given])
+        if (len(listed) > 1 and not many) or not listed or not all(isinstance(table, dict) for table in listed):
+            expected = f"a table [{key}]" + (f", or several [[{key}]]" if many else "")
+            self.found.append(BadParameter(f"{self.where}: {key} is {given!r:.60}", expected))
+            return []
+        return [table for table in cast("list[dict[str, Any]]", listed) if self._check(key, kind, dict(table))]
+
+    def _check(self, key: str, kind: str, table: dict[str, Any]) -> bool:
+        before = len(self.found)
+        name = table.pop("name", None)
+        if not isinstance(name, str):
+            text = "has no name" if name is None else f"has the name {name!r}"
+            self.found.append(
+                BadParameter(f"{self.where}: [{key}] {text}", f"the name of a {kind}: {', '.join(names(kind))}")
+            )
+            return False
+        if kind == "prior" and "weight" in table:
+            weight = table.pop("weight")
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+                self.found.append(BadParameter(f"{self.where}: [prior] weight is {weight!r}", "a finite number >= 0"))
+            else:
+                self.weight = float(weight)
+        try:
+            self.found += problems(load(kind, name), table, f"{self.where}: {kind} {name!r}")
+        except PreimageError as error:
+            self.found.append(type(error)(f"{self.where}: {error.found}", error.expected, error.remedy))
+        return len(self.found) == before
+
+    def make(self, kind: str, table: dict[str, Any], **context: Any) -> Any:
+        """An instance, or None with the reason in `found`."""
+        what = f"{self.where}: {kind} {table['name']!r}"
+        values = {
+            name: value for name, value in table.items() if name != "name" and (kind, name) != ("prior", "weight")
+        }
+        try:
+            return construct(kind, table["name"], values, what, **context)
+        except PreimageError as error:
+            prefix = "" if error.found.startswith(self.where) else f"{what}: "
+            self.found.append(type(error)(f"{prefix}{error.found}", error.expected, error.remedy))
+        except Exception as error:
+            self.found.append(BadParameter(f"{what} could not be made: {type(error).__name__}: {error}"))
+        return None
+
+    def resolved(self) -> dict[str, Any]:
+        """The tables with every default filled in, as JSON values."""
+
+        def full(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
+            defaults = {p.name: p.default for p in parameters(load(kind, table["name"])) if not p.required}
+            weight = {"weight": self.weight} if kind == "prior" else {}
+            values: dict[str, Any] = json.loads(json.dumps({**defaults, **table, **weight}, default=str))
+            return {"name": values.pop("name"), **values}
+
+        single = {"dataset": self.data, "noise": self.noise, "prior": self.prior, "solver": self.solver}
+        tables: dict[str, Any] = {("data" if k == "dataset" else k): full(k, t[0]) for k, t in single.items() if t}
+        tables["operator"] = [full("operator", table) for table in self.operator]
+        return tables | ({"observer": [full("observer", t) for t in self.observer]} if self.observer else {})
+
+
+def _settings(tables: Tables, where: str, found: list[PreimageError]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"seed": 0, "device": "cpu", "dtype": "float32", "shape": None}
+    settings |= {name: tables[name] for name in settings if name in tables}
+    if isinstance(settings["seed"], bool) or not isinstance(settings["seed"], int):
+        found.append(BadParameter(f"{where}: seed is {settings['seed']!r}", "an integer"))
+    if settings["dtype"] not in _DTYPES:
+        found.append(BadParameter(f"{where}: dtype is {settings['dtype']!r}", " or ".join(map(repr, _DTYPES))))
+    try:
+        torch.empty(0, device=settings["device"])
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        found.append(
+            BadParameter(
+                f"{where}: device is {settings['device']!r}: {reason}", "a device of this machine", 'use device = "cpu"'
+            )
+        )
+    shape: Any = settings["shape"]
+    if shape is not None:
+        sizes = cast("list[Any]", shape) if isinstance(shape, list) else []
+        if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+            found.append(BadParameter(f"{where}: shape is {shape!r}", _BATCH_FIRST))
+        settings["shape"] = tuple(sizes)
+    return settings
+
+
+def _operator(
+    parts: _Parts, shape: Shape, key: Key, to: dict[str, Any]
+) -> ForwardOperator | Callable[[Key], ForwardOperator] | None:
+    """The composed operator, or a function that draws one where a part is drawn for each image."""
+
+    def build(tables: Sequence[dict[str, Any]], image: Key | None, into: _Parts) -> ForwardOperator | None:
+        whole: ForwardOperator | None = None
+        for index, table in enumerate(tables):
+            per_image = cast("type[ForwardOperator]", load("operator", table["name"])).per_image
+            seed = image.child(index) if image is not None and per_image else key.child("operator", index)
+            in_shape = shape if whole is None else whole.out_shape
+            made: ForwardOperator | None = into.make("operator", table, in_shape=in_shape, key=seed)
+            if made is None:
+                return None
+            whole = made if whole is None else made @ whole
+        return None if whole is None else whole.to(**to)
+
+    if not any(cast("type[ForwardOperator]", load("operator", table["name"])).per_image for table in parts.operator):
+        return build(parts.operator, None, parts)
+    if build(parts.operator, key.child("operator", "example"), parts) is None:
+        return None
+
+    def drawn(tables: Sequence[dict[str, Any]], image: Key) -> ForwardOperator:
+        operator = build(tables, image, parts)
+        raise_all(parts.where, parts.found)
+        return cast(ForwardOperator, operator)
+
+    return partial(drawn, parts.operator)
+
+
+def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
+    """Compare what the solver needs with what the named classes are; report every misfit, and what would fit."""
+    solver = cast("type[Solver[Any]]", load("solver", parts.solver[0]["name"]))
+    chosen = [("operator", table, solver.operator_type) for table in parts.operator]
+    chosen += [("noise", table, solver.noise_type) for table in parts.noise]
+    if solver.prior_type is not None:
+        chosen += [("prior", table, solver.prior_type) for table in parts.prior or [None]]
+    elif parts.prior:
+        name = parts.solver[0]["name"]
+        found.append(
+            Incompatible(
+                f"{where}: solver {name!r} takes no prior, and [prior] is given",
+                "no [prior]",
+                "remove it, or choose a solver that uses it: " + ", ".join(_solvers_for(parts.prior[0]["name"])),
+            )
+        )
+    for kind, table, needed in chosen:
+        have: Any = None if table is None else load(kind, table["name"])
+        if have is not None and issubclass(have, needed):
+            continue
+        text = (
+            f"there is no [{kind}]"
+            if table is None or have is None
+            else f"{kind} {table['name']!r} is {capabilities(have)}"
+        )
+        fits = [other for other in names(kind) if _is_a(kind, other, needed)]
+        found.append(
+            Incompatible(
+                f"{where}: {text}",
+                f"{needed.__name__}, which solver {parts.solver[0]['name']!r} needs",
+                f"{kind}s that fit: {', '.join(fits) or 'none installed'}",
+            )
+        )
+
+
+def _solvers_for(prior: str) -> list[str]:
+    have = load("prior", prior)
+    fitting = [
+        n
+        for n in names("solver")
+        if _is_a("solver", n, object)
+        and issubclass(have, cast("type[Solver[Any]]", load("solver", n)).prior_type or ())
+    ]
+    return fitting or ["none installed"]
+
+
+def capabilities(cls: type) -> str:
+    """The core interfaces that a class implements, as text."""
+    return ", ".join(c.__name__ for c in cls.__mro__ if c.__module__.startswith("preimage._")) or cls.__name__
+
+
+def _is_a(kind: str, name: str, needed: type) -> bool:
+    try:
+        return issubclass(load(kind, name), needed)
+    except (BrokenPlugin, PreimageError):
+        return False

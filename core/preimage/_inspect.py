@@ -1,0 +1,134 @@
+"""`preimage show` and `preimage check`."""
+
+import inspect
+import json
+from typing import Any, cast
+
+import click
+
+from ._cli import is_file_argument
+from ._parameters import CONTEXT, parameters
+from ._plugins import KINDS, discover
+from ._registry import absent, find, load, names
+from .errors import BadParameter, LawBroken, PreimageError
+
+
+def _resolve(name: str) -> tuple[str, str]:
+    """ "gaussian-blur" or "operator/gaussian-blur" as (kind, name)."""
+    kind, slash, rest = name.partition("/")
+    if slash and kind in KINDS:
+        find(kind, rest)
+        return kind, rest
+    kinds = [k for k, n in discover().components if n == name]
+    if len(kinds) > 1:
+        choices = " or ".join(f"{k}/{name}" for k in kinds)
+        raise BadParameter(f"{name!r} names several components", f"one of {choices}", "say which")
+    if not kinds:
+        raise absent("component", name, sorted({n for _, n in discover().components}))
+    return kinds[0], name
+
+
+def fits_with(kind: str, name: str) -> dict[str, list[str]]:
+    """What a component can be combined with: solvers for an operator, noise or prior, and the reverse for a solver."""
+    cls: Any = load(kind, name)
+
+    def accepting(attribute: str) -> list[str]:
+        found: list[str] = []
+        for solver in names("solver"):
+            needed = getattr(_loadable("solver", solver), attribute, None)
+            if needed is not None and issubclass(cls, needed):
+                found.append(solver)
+        return found
+
+    if kind in ("operator", "noise", "prior"):
+        return {"solver": accepting(f"{kind}_type")}
+    if kind != "solver":
+        return {}
+    wanted: dict[str, Any] = {"operator": cls.operator_type, "noise": cls.noise_type, "prior": cls.prior_type}
+    return {k: [n for n in names(k) if needed and issubclass(_loadable(k, n), needed)] for k, needed in wanted.items()}
+
+
+def _loadable(kind: str, name: str) -> type:
+    try:
+        return load(kind, name)
+    except PreimageError:
+        return type(None)  # a broken component fits with nothing
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def show(name: str, as_json: bool) -> int:
+    """Parameters, defaults and documentation of a component, and what it fits with.
+
+    NAME is a component's name, with its kind in front where several share it: noise/gaussian.
+    """
+    kind, name = _resolve(name)
+    component, plugin = find(kind, name)
+    cls = load(kind, name)
+    documentation = inspect.cleandoc(cls.__doc__ or "No documentation.")
+    listed = [(p.name, p.type_name, "required" if p.required else repr(p.default)) for p in parameters(cls)]
+    fits = fits_with(kind, name)
+    if as_json:
+        rows = [{"name": n, "type": t, "default": d} for n, t, d in listed]
+        about = {"kind": kind, "name": name, "summary": component.summary, "distribution": plugin.requirement}
+        click.echo(
+            json.dumps(
+                about | {"class": component.target, "parameters": rows, "fits": fits, "documentation": documentation},
+                indent=1,
+            )
+        )
+        return 0
+    click.secho(f"{kind}/{name}: {component.summary}", bold=True)
+    click.echo(f"{component.target} of {plugin.requirement}\n\n{documentation}\n")
+    supplied = [n for n in inspect.signature(cls).parameters if n in CONTEXT]
+    if listed:
+        click.secho("parameters", bold=True)
+        widths = [max(len(row[column]) for row in listed) for column in range(2)]
+        for parameter, type_name, default in listed:
+            click.echo(f"  {parameter:<{widths[0]}}  {type_name:<{widths[1]}}  {default}")
+    if supplied:
+        click.echo(f"  supplied by the pipeline: {', '.join(supplied)}")
+    for other, fitting in fits.items():
+        click.secho(f"{other}s that fit", bold=True)
+        click.echo(f"  {', '.join(fitting) or 'none installed, or none needed'}")
+    return 0
+
+
+@click.command()
+@click.argument("names_or_files", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Check every installed component.")
+def check(names_or_files: tuple[str, ...], everything: bool) -> int:
+    """Hold components to the laws of their kind (NAME, KIND/NAME), or check pipelines (FILE.toml) without running them.
+
+    Exit code 1 if a law is broken.
+    """
+    if not names_or_files and not everything:
+        raise BadParameter(
+            "nothing to check", "names of components, pipeline files, or --all", "preimage check gaussian-blur"
+        )
+    from ._pipeline import Pipeline
+    from .testing import check_component
+
+    failed = 0
+    chosen = [f"{kind}/{name}" for kind, name in sorted(discover().components)] if everything else []
+    for item in (*names_or_files, *chosen):
+        if is_file_argument(item):
+            pipeline = Pipeline.from_file(item)
+            parts = cast("dict[str, Any]", pipeline.config)
+            images = "images" if pipeline.data is None else f"{len(pipeline.data)} images"
+            about = f"solver {parts['solver']['name']} fits; {images} of shape {tuple(parts['shape'])}"
+            click.echo(f"{click.style('ok', fg='green')}      {item}: {about}")
+            continue
+        kind, name = _resolve(item)
+        try:
+            count = check_component(kind, name)
+            click.echo(
+                f"{click.style('ok', fg='green')}      {kind}/{name} keeps the laws of its kind ({count} examples)"
+            )
+        except PreimageError as error:
+            if not everything and not isinstance(error, LawBroken):
+                raise
+            failed += 1
+            click.echo(f"{click.style('broken', fg='red', bold=True)}  {kind}/{name}: {error}")
+    return 1 if failed else 0

@@ -1,0 +1,122 @@
+"""Pipelines: parts put together by name or from Python, checked before anything expensive, and run."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ._algebra import per_image_operator
+from ._dataset import Dataset
+from ._key import Key
+from ._noise import Noise
+from ._operator import ForwardOperator
+from ._prior import Prior
+from ._problem import Problem
+from ._provenance import versions
+from ._solver import Reconstruction, Solver, misfits, solve
+from .errors import BadParameter, raise_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """An operator, a noise model, a prior and a solver that fit together, and the images they are meant for.
+
+    - `operator`: one operator for all images, or a function that draws one for an image from a `Key`.
+    - `weight`: multiplies the prior. `data`: images, if the pipeline names some. `key`: of everything random.
+    - `config`: the resolved TOML tables, defaults included, if it was assembled by name.
+
+    Raises `Incompatible` if the solver does not accept the other parts.
+    """
+
+    operator: ForwardOperator | Callable[[Key], ForwardOperator]
+    noise: Noise
+    solver: Solver[Any]
+    prior: Prior | None = None
+    weight: float = 1.0
+    data: Dataset | None = None
+    key: Key = Key(0)
+    observers: tuple[object, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self):
+        example = self.operator_for(["example"]) if self.per_image else self.operator
+        raise_all("the pipeline does not fit together", misfits(self.solver, example, self.noise, self.prior))
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, overrides: Mapping[str, Any] | None = None, data: Dataset | None = None
+    ) -> "Pipeline":
+        """Assemble from a TOML file, some values replaced (`{"solver.max_steps": 50}`), the data too if given.
+
+        Raises `BadFile` if the file cannot be read, and as `from_dict`.
+        """
+        from ._assembly import read_toml
+
+        return cls.from_dict(read_toml(Path(path)), where=str(path), overrides=overrides, data=data)
+
+    @classmethod
+    def from_dict(
+        cls,
+        tables: Mapping[str, Any],
+        where: str = "pipeline",
+        overrides: Mapping[str, Any] | None = None,
+        data: Dataset | None = None,
+    ) -> "Pipeline":
+        """Assemble from tables as they stand in a TOML file.
+
+        Raises one error of `preimage.errors`, or `SeveralProblems` with everything that is wrong.
+        """
+        from ._assembly import assemble, with_overrides
+
+        return cls(**assemble(with_overrides(tables, overrides or {}, where), where, data))
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every image has an operator of its own."""
+        return not isinstance(self.operator, ForwardOperator)
+
+    def operator_for(self, labels: Sequence[str]) -> ForwardOperator:
+        """The operator for a batch of images with these labels."""
+        if isinstance(self.operator, ForwardOperator):
+            return self.operator
+        return per_image_operator([self.operator(self.key.child("operator", label)) for label in labels])
+
+    def simulate(self, x: Tensor, labels: Sequence[str] | None = None) -> Tensor:
+        """Noisy measurements of clean images (B, *in_shape).
+
+        Noise and per-image operators are drawn from the pipeline's key and each image's label, so that they do not
+        depend on its place in the batch. Labels default to the positions, "0", "1", ...
+        """
+        labels = _labels(labels, x)
+        return self.noise.sample(self.operator_for(labels)(x), [self.key.child("noise", label) for label in labels])
+
+    def problem(self, y: Tensor, labels: Sequence[str] | None = None, x0: Tensor | None = None) -> Problem:
+        """The inverse problem posed by measurements (B, *out_shape)."""
+        return Problem(self.operator_for(_labels(labels, y)), y, self.noise, self.prior, self.weight, x0)
+
+    def reconstruct(
+        self,
+        y: Tensor,
+        labels: Sequence[str] | None = None,
+        *,
+        x0: Tensor | None = None,
+        observers: Iterable[object] = (),
+        throw: bool = True,
+    ) -> Reconstruction:
+        """Estimates from measurements (B, *out_shape); see `solve`. The provenance says how to repeat it."""
+        labels = _labels(labels, y)
+        keys = [self.key.child("solver", label) for label in labels]
+        whole = (*self.observers, *observers)
+        result = solve(self.problem(y, labels, x0), self.solver, key=keys, observers=whole, throw=throw)
+        provenance = {"pipeline": dict(self.config), "labels": list(labels), "versions": versions(self.config)}
+        return replace(result, provenance=provenance)
+
+
+def _labels(labels: Sequence[str] | None, batch: Tensor) -> Sequence[str]:
+    if labels is None:
+        return [str(index) for index in range(len(batch))]
+    if len(labels) != len(batch):
+        raise BadParameter(f"{len(labels)} labels for a batch of {len(batch)} images", "one label for each image")
+    return labels
