@@ -17,7 +17,7 @@ from ._parameters import construct, parameters, problems, unknown
 from ._registry import load, names
 from ._solver import Solver
 from ._tensors import Shape
-from .errors import BadFile, BadParameter, BrokenPlugin, Incompatible, PreimageError, raise_all
+from .errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
 
 Tables = Mapping[str, Any]
 
@@ -244,47 +244,42 @@ def _operator(
 def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
     """Compare what the solver needs with what the named classes are; report every misfit, and what would fit."""
     solver = cast("type[Solver[Any]]", load("solver", parts.solver[0]["name"]))
-    chosen = [("operator", table, solver.operator_type) for table in parts.operator]
+    named = f"solver {parts.solver[0]['name']!r}"
+    chosen: list[tuple[str, dict[str, Any] | None, type]] = []
+    chosen += [("operator", table, solver.operator_type) for table in parts.operator]
     chosen += [("noise", table, solver.noise_type) for table in parts.noise]
     if solver.prior_type is not None:
-        chosen += [("prior", table, solver.prior_type) for table in parts.prior or [None]]
+        absent = [] if solver.prior_optional else [None]
+        chosen += [("prior", table, solver.prior_type) for table in parts.prior or absent]
     elif parts.prior:
-        name = parts.solver[0]["name"]
-        found.append(
-            Incompatible(
-                f"{where}: solver {name!r} takes no prior, and [prior] is given",
-                "no [prior]",
-                "remove it, or choose a solver that uses it: " + ", ".join(_solvers_for(parts.prior[0]["name"])),
-            )
-        )
+        fits = ", ".join(_solvers_for(parts.prior[0]["name"]))
+        remedy = f"remove [prior], or choose a solver that uses it: {fits or 'none installed'}"
+        found.append(Incompatible(f"{where}: [prior] would have no effect", f"no [prior]: {named} takes none", remedy))
     for kind, table, needed in chosen:
         have: Any = None if table is None else load(kind, table["name"])
-        if have is not None and issubclass(have, needed):
+        if table is not None and issubclass(have, needed):
             continue
-        text = (
-            f"there is no [{kind}]"
-            if table is None or have is None
-            else f"{kind} {table['name']!r} is {capabilities(have)}"
-        )
-        fits = [other for other in names(kind) if _is_a(kind, other, needed)]
-        found.append(
-            Incompatible(
-                f"{where}: {text}",
-                f"{needed.__name__}, which solver {parts.solver[0]['name']!r} needs",
-                f"{kind}s that fit: {', '.join(fits) or 'none installed'}",
-            )
-        )
+        text = f"there is no [{kind}]" if table is None else f"{kind} {table['name']!r} is {capabilities(have)}"
+        fits = ", ".join(name for name in names(kind) if _is_a(kind, name, needed)) or "none installed"
+        remedy = f"{kind}s that fit: {fits}"
+        if kind == "operator":
+            solvers = [n for n in names("solver") if _accepts(n, [load("operator", t["name"]) for t in parts.operator])]
+            remedy += f"; solvers that take these operators: {', '.join(solvers) or 'none installed'}"
+        found.append(Incompatible(f"{where}: {text}", f"{needed.__name__}, which {named} needs", remedy))
+
+
+def _accepts(solver: str, operators: Sequence[type]) -> bool:
+    try:
+        needed = cast("type[Solver[Any]]", load("solver", solver)).operator_type
+    except PreimageError:
+        return False
+    return all(issubclass(operator, needed) for operator in operators)
 
 
 def _solvers_for(prior: str) -> list[str]:
     have = load("prior", prior)
-    fitting = [
-        n
-        for n in names("solver")
-        if _is_a("solver", n, object)
-        and issubclass(have, cast("type[Solver[Any]]", load("solver", n)).prior_type or ())
-    ]
-    return fitting or ["none installed"]
+    needs = {n: getattr(load("solver", n), "prior_type", None) for n in names("solver") if _is_a("solver", n, Solver)}
+    return [name for name, needed in needs.items() if needed is not None and issubclass(have, needed)]
 
 
 def capabilities(cls: type) -> str:
@@ -295,5 +290,5 @@ def capabilities(cls: type) -> str:
 def _is_a(kind: str, name: str, needed: type) -> bool:
     try:
         return issubclass(load(kind, name), needed)
-    except (BrokenPlugin, PreimageError):
+    except PreimageError:
         return False

@@ -9,7 +9,7 @@ import click
 from ._cli import is_file_argument
 from ._parameters import CONTEXT, parameters
 from ._plugins import KINDS, discover
-from ._registry import absent, find, load, names
+from ._registry import absent, catalogue, find, load, names
 from .errors import BadParameter, LawBroken, PreimageError
 
 
@@ -24,7 +24,8 @@ def _resolve(name: str) -> tuple[str, str]:
         choices = " or ".join(f"{k}/{name}" for k in kinds)
         raise BadParameter(f"{name!r} names several components", f"one of {choices}", "say which")
     if not kinds:
-        raise absent("component", name, sorted({n for _, n in discover().components}))
+        known = [k for k, n in catalogue() if n == name and k in KINDS]
+        raise absent(known[0] if known else "component", name, sorted({n for _, n in discover().components}))
     return kinds[0], name
 
 

@@ -168,7 +168,7 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], 
             raise TypeError(f"there is no plugin hook {unknown[0]!r}; there are {', '.join(_hooks())}")
         plugin.components = _answers(registered, "preimage_components", Component)
         plugin.commands = _answers(registered, "preimage_commands", Command)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin must not end the program either
         plugin.components, plugin.commands = [], []
         plugin.faults.append(Fault(_describe(error), _remedy(error, plugin), traceback.format_exc()))
         if manager.get_plugin(name) is not None:
@@ -193,13 +193,13 @@ def _answers(module: Any, hook: str, wanted: type) -> list[Any]:
     return list(answer)  # type: ignore[reportUnknownArgumentType]
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, pluggy.PluginValidationError):
         return f"wrong hook signature: {str(error).splitlines()[-1].strip() or error}"
     return f"{type(error).__name__}: {error}"
 
 
-def _remedy(error: Exception, plugin: Plugin) -> str:
+def _remedy(error: BaseException, plugin: Plugin) -> str:
     package = plugin.distribution
     if isinstance(error, ModuleNotFoundError) and error.name:
         missing = error.name.partition(".")[0]

@@ -229,18 +229,24 @@ class Run:
 
 def misfits(solver: Solver[Any], operator: object, noise: object, prior: object) -> list[Incompatible]:
     """Every part that this solver cannot work with; empty if all fit."""
-    parts: dict[str, tuple[object, type]] = {
-        "operator": (operator, solver.operator_type),
-        "noise": (noise, solver.noise_type),
-    }
-    if solver.prior_type is not None:
-        parts["prior"] = (prior, solver.prior_type)
+    name = type(solver).__name__
+    parts: list[tuple[str, object, type]] = [
+        ("operator", operator, solver.operator_type),
+        ("noise", noise, solver.noise_type),
+    ]
+    if solver.prior_type is not None and not (prior is None and solver.prior_optional):
+        parts.append(("prior", prior, solver.prior_type))
     found: list[Incompatible] = []
-    for part, (have, needed) in parts.items():
+    if solver.prior_type is None and prior is not None:
+        remedy = "leave the prior out, or choose a solver that uses it"
+        found.append(
+            Incompatible(f"prior {type(prior).__name__} would have no effect", f"no prior: {name} takes none", remedy)
+        )
+    for part, have, needed in parts:
         if not isinstance(have, needed):
             got = f"there is no {part}" if have is None else f"{part} {type(have).__name__} does not fit"
             article = "an" if needed.__name__[0] in "AEIOU" else "a"
-            found.append(Incompatible(got, f"{article} {needed.__name__}, which {type(solver).__name__} needs"))
+            found.append(Incompatible(got, f"{article} {needed.__name__}, which {name} needs"))
     return found
 
 

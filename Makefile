@@ -1,0 +1,50 @@
+# One command per chore. Everything happens in .venv, which is made once and remade when a pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+PLUGINS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+FAST := gaussian-blur perona-malik
+EDITABLE := -e '.[dev]' $(foreach p,$(PLUGINS),-e 'plugins/$(p)$(if $(filter $(p),$(FAST)),[fast])')
+PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+# Two cores are better used by two processes of one thread each than by one process of two.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
+.PHONY: demo test lint format bench docs registry clean
+
+demo: .venv/installed
+	$(BIN)/preimage demo --out demo
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python tools/write_registry.py --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-bench
+	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/perf -p no:xdist --benchmark-disable-gc --report docs/speed.md
+
+docs: .venv/installed
+	$(BIN)/python tools/write_docs.py
+
+registry: .venv/installed
+	$(BIN)/python tools/write_registry.py
+
+.venv/installed: $(PROJECTS)
+	@echo "Setting up .venv: once, a few minutes, most of them spent on downloading PyTorch"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt $(EDITABLE)
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo runs build dist
