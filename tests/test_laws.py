@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from preimage import (
     ForwardOperator,
     GaussianNoise,
@@ -23,7 +25,6 @@ from preimage import (
 from preimage._reference import ReferenceOperator, ReferencePrior
 from preimage.errors import LawBroken
 from preimage.testing import check_dataset, check_noise, check_operator, check_prior, check_solver
-from torch import Tensor
 
 SHAPE = (1, 6, 6)
 

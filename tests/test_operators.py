@@ -3,13 +3,14 @@
 import pytest
 import scipy.fft
 import torch
+from torch import Tensor
+
 from preimage import Basis, Diagonal, ForwardOperator, Identity, Key, LinearOperator, NormKind, operator_norm, stack
 from preimage._algebra import per_image_operator
 from preimage._reference import ReferenceOperator
 from preimage.errors import ShapeMismatch
 from preimage.testing import check_operator
 from preimage.transforms import dct, dct2, idct, idct2
-from torch import Tensor
 
 SHAPE = (2, 5, 6)
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -153,7 +153,7 @@ def test_listing_imports_no_torch(arguments):
     code = (
         "import sys\nfrom preimage._cli import run\n"
         f"assert run({arguments!r}) == 0\n"
-        "heavy = {'torch', 'numpy', 'pydantic', 'scipy', 'matplotlib', 'skimage', 'numba', 'PIL', 'rich'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'scipy', 'matplotlib', 'skimage', 'numba', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

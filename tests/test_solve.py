@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import Tensor
+
 from preimage import (
     DirectSolver,
     GaussianNoise,
@@ -22,7 +24,6 @@ from preimage import (
 )
 from preimage._reference import ReferencePrior
 from preimage.errors import BadData, BadParameter, Diverged, Incompatible, SeveralProblems, ShapeMismatch
-from torch import Tensor
 
 SHAPE = (1, 4, 4)
 

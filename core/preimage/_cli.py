@@ -1,7 +1,7 @@
 """The command line. Subcommands load what they need when they run; `preimage list` imports no torch.
 
-Exit codes: 0 done; 1 it ran, and the outcome is bad (a law is broken, an image diverged); 2 bad input or environment,
-with one message that says what was found, what was expected and what to do; 130 interrupted.
+Exit codes: 0 done; 1 it ran to the end, and the outcome is bad (a law is broken, an image diverged); 2 it could not run
+to the end (bad input, bad environment, interrupted), with one message of what was found, expected, and what to do.
 """
 
 import json
@@ -165,10 +165,8 @@ def run(arguments: list[str] | None = None) -> int:
     except PreimageError as error:
         return _fail(error)
     except (KeyboardInterrupt, click.Abort):
-        click.secho(
-            "interrupted: what was finished is kept, nothing is half written; run the command again to go on", err=True
-        )
-        return 130
+        remedy = "run the same command again: what is finished is kept, nothing is half written"
+        return _fail(PreimageError("interrupted before the end", "to run to the end", remedy))
     except BrokenPipeError:
         sys.stderr.close()
         return 0

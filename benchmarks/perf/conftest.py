@@ -1,0 +1,136 @@
+"""One harness for paired timing: ours and a named peer in turn, equal work, process CPU time, one table of ratios."""
+
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: CPU milliseconds per call, and the ratio ours / peer against what it must not exceed."""
+
+    name: str
+    peer: str
+    ours: float
+    theirs: float
+    ratio: float
+    spread: tuple[float, float]
+    bound: float
+    note: str
+
+
+@dataclass
+class Ledger:
+    """All rows of a run."""
+
+    rows: list[Row] = field(default_factory=list)
+
+
+LEDGER = pytest.StashKey[Ledger]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--report", type=Path, default=None, help="write the table of ratios to this Markdown file")
+
+
+def pytest_configure(config):
+    config.stash[LEDGER] = Ledger()
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Ratios are of single-threaded work: both sides get one thread."""
+    torch.set_num_threads(1)
+
+
+def calls_for(work: Work, seconds: float = 0.05) -> int:
+    """How many calls take about this long, so that the clock's resolution does not matter."""
+    work()
+    started = time.process_time()
+    work()
+    once = max(time.process_time() - started, 1e-6)
+    return max(1, int(seconds / once))
+
+
+def cpu_seconds(work: Work, calls: int) -> float:
+    started = time.process_time()
+    for _ in range(calls):
+        work()
+    return (time.process_time() - started) / calls
+
+
+@pytest.fixture
+def compare(request, benchmark):
+    """compare(name, ours, peer=(label, work), bound=1.0): interleaved rounds; the ratio is the median of the rounds'.
+
+    Raises AssertionError if the ratio of the medians exceeds the bound. pytest-benchmark records ours, and the
+    comparison in its `extra_info`, for its own exports.
+    """
+
+    def run(name: str, ours: Work, peer: tuple[str, Work], bound: float, *, rounds: int = 15, note: str = "") -> Row:
+        label, theirs = peer
+        work = {"ours": ours, "peer": theirs}
+        calls = {side: calls_for(function) for side, function in work.items()}
+        times: dict[str, list[float]] = {"ours": [], "peer": []}
+        for index in range(rounds):
+            for side in ("ours", "peer") if index % 2 else ("peer", "ours"):
+                times[side].append(cpu_seconds(work[side], calls[side]))
+        ratios = sorted(a / b for a, b in zip(times["ours"], times["peer"], strict=True))
+        ratio = statistics.median(ratios)
+        best = {side: 1e3 * min(found) for side, found in times.items()}
+        quartiles = (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
+        row = Row(name, label, best["ours"], best["peer"], ratio, quartiles, bound, note)
+        request.config.stash[LEDGER].rows.append(row)
+        benchmark.extra_info.update(peer=label, ratio=ratio, bound=bound, note=note)
+        benchmark.pedantic(ours, rounds=3, iterations=calls["ours"])
+        assert ratio <= bound, f"{name}: {ratio:.2f} times {label}, allowed {bound}"
+        return row
+
+    return run
+
+
+def version(distribution: str) -> str:
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{distribution} (not installed)"
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| what (one thread, float32) | peer | ours, CPU ms | peer, CPU ms | ratio (quartiles) | goal | |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        ratio = f"**{row.ratio:.2f}** ({row.spread[0]:.2f}–{row.spread[1]:.2f})"
+        numbers = f"{row.ours:.3g} | {row.theirs:.3g} | {ratio} | ≤ {row.bound:g}"
+        lines.append(f"| {row.name} | {row.peer} | {numbers} | {row.note} |")
+    return "\n".join(lines)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash[LEDGER].rows
+    if not rows:
+        return
+    peers = ", ".join(version(name) for name in ("preimage", "deepinv", "torch", "numba", "numpy"))
+    terminalreporter.section("ratios of CPU time, ours / peer")
+    terminalreporter.write_line(peers)
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        mark = "ok  " if row.ratio <= row.bound else "MISS"
+        ratio = f"{row.ratio:5.2f} (goal {row.bound:g})"
+        times = f"{row.ours:9.3f} / {row.theirs:9.3f} ms"
+        terminalreporter.write_line(f"{mark} {row.name:<{width}}  {ratio}  {times}  vs {row.peer}  {row.note}")
+    if (path := config.getoption("--report")) is not None:
+        heading = "# Speed\n\nWritten by `make bench`. Ours and the peer run in turn in one process, one thread each, "
+        heading += "doing equal work;\ntimes are the least CPU time per call, the ratio is the median over rounds.\n\n"
+        path.write_text(f"{heading}{peers}.\n\n{table(rows)}\n", "utf-8")

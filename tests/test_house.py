@@ -1,0 +1,131 @@
+"""Rules of the house: the catalogue is true, core stays small and needs only its own dependencies."""
+
+import ast
+import importlib.metadata
+import io
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from preimage._plugins import discover
+from preimage.testing import check_component
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "core" / "preimage"
+COMPONENTS = sorted(discover().components)
+
+
+def test_no_installed_plugin_is_broken():
+    assert {plugin.distribution: plugin.faults for plugin in discover().plugins if plugin.faults} == {}
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids=[f"{kind}/{name}" for kind, name in COMPONENTS])
+def test_everything_registered_keeps_the_laws(kind, name):
+    assert check_component(kind, name) > 0
+
+
+def test_the_catalogue_equals_the_plugins():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "write_registry.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that hold code: not blank, not a comment, not a docstring."""
+    source = path.read_text("utf-8")
+    documentation: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documentation |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    skipped = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {line for t in tokens if t.type not in skipped for line in range(t.start[0], t.end[0] + 1)}
+    return len(lines - documentation)
+
+
+def test_core_keeps_its_budget():
+    assert sum(lines_of_code(path) for path in CORE.glob("*.py")) <= 1500
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def declared(distribution: str) -> set[str]:
+    """Names of the distributions that one requires, without extras."""
+    lines = importlib.metadata.requires(distribution) or []
+    cut = str.maketrans(dict.fromkeys("<>=!~;[(", " "))
+    return {line.translate(cut).split()[0].lower() for line in lines if "extra ==" not in line}
+
+
+def test_core_imports_what_it_declares():
+    third = (
+        {name for path in CORE.glob("*.py") for name in imported(path)} - set(sys.stdlib_module_names) - {"preimage"}
+    )
+    assert third == declared("preimage")
+
+
+def test_core_names_no_plugin():
+    """Plugin knowledge in core would make plugins decoration."""
+    names = {path.name for path in (ROOT / "plugins").iterdir()} | {"camera", "photographs", "total-variation"}
+    for path in CORE.glob("*.py"):
+        assert not {word for word in names - {"data"} if word in path.read_text("utf-8")}, path
+
+
+MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage"}
+
+
+@pytest.mark.parametrize("project", sorted((ROOT / "plugins").glob("*/pyproject.toml")), ids=lambda p: p.parent.name)
+def test_plugins_import_what_they_declare(project):
+    name = f"preimage-{project.parent.name}"
+    package = project.parent / name.replace("-", "_")
+    third = {module for path in package.rglob("*.py") for module in imported(path)} - set(sys.stdlib_module_names)
+    allowed = {MODULE_OF.get(requirement, requirement).replace("-", "_") for requirement in declared(name)}
+    allowed |= {package.name, "torch", "numpy", "click", "numba"}  # core's own; numba is the extra `fast`
+    assert third <= allowed, third - allowed
+
+
+@pytest.mark.slow
+def test_core_works_alone_in_a_fresh_environment(tmp_path):
+    """Install core by pip into a new environment, all plugins absent: it imports, lists, checks and solves."""
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", ROOT]
+    subprocess.run(pip, check=True, capture_output=True)
+    found = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True)
+    installed = {line.partition("==")[0].lower() for line in found.stdout.splitlines()}
+    assert not {"scikit-image", "matplotlib", "numba", "pillow", "deepinv", "scipy"} & installed
+    code = """
+import importlib, pkgutil, torch, preimage
+for module in pkgutil.iter_modules(preimage.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"preimage.{module.name}")
+for name in preimage.__all__:
+    getattr(preimage, name)
+assert preimage.names("operator") == ["identity"]
+"""
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path)
+    for arguments in (["list"], ["plugins"], ["check", "--all"], ["show", "identity"]):
+        run = subprocess.run(
+            [python, "-m", "preimage", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert run.returncode == 0, run.stderr
+    missing = subprocess.run(
+        [python, "-m", "preimage", "run", "pipeline.toml"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert missing.returncode == 2
+    assert "pip install preimage-data" in missing.stderr
