@@ -193,3 +193,24 @@ def test_float64_and_float32_agree_from_one_key():
     high = solve(Problem(Identity(SHAPE), y.double(), NoNoise()), Halving()).x
     assert high.dtype == torch.float64
     assert torch.allclose(low.double(), high, atol=1e-6)
+
+
+def test_keys_are_values():
+    key = Key(5).child("noise", 3)
+    assert torch.equal(key.normal((4,)), Key(5, ("noise", 3)).normal((4,)))
+    assert torch.equal(key.normal((4,), like=torch.zeros(1, dtype=torch.float64)).float(), key.normal((4,)))
+    draws = {tuple(Key(seed).child(label).uniform((2,)).tolist()) for seed in range(30) for label in ("a", "b", 0, "0")}
+    assert len(draws) == 120
+    # torch's generators keep 32 bits of a seed: seeds that differ only above must not collide here
+    assert not torch.equal(Key(5).normal((4,)), Key(5 + (7 << 32)).normal((4,)))
+    assert sorted(key.permutation(9).tolist()) == list(range(9))
+
+
+def test_poisson_counts():
+    clean = torch.full((1, 1, 200, 200), 0.3)
+    y = PoissonNoise(peak=20.0).sample(clean, Key(0))
+    assert abs(float(y.mean()) - 0.3) < 4 * (0.3 / 20 / 40000) ** 0.5
+    assert abs(float(y.var()) - 0.3 / 20) < 0.002
+    assert torch.equal((y * 20).round(), y * 20)
+    with pytest.raises(BadData, match="nowhere negative"):
+        PoissonNoise(peak=20.0).sample(-clean, Key(0))

@@ -12,7 +12,7 @@ from ._plugins import Command, Component
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ._algebra import stack as stack
+    from ._algebra import per_image_operator as per_image_operator, stack as stack
     from ._dataset import Dataset as Dataset
     from ._diagonal import Basis as Basis, Diagonal as Diagonal
     from ._key import Key as Key
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
-    "_algebra": ["stack"],
+    "_algebra": ["per_image_operator", "stack"],
     "_dataset": ["Dataset"],
     "_diagonal": ["Basis", "Diagonal"],
     "_key": ["Key"],

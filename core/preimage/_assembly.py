@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from ._dataset import Dataset
+from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
 from ._parameters import construct, parameters, problems, unknown
@@ -252,43 +253,16 @@ def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
         absent = [] if solver.prior_optional else [None]
         chosen += [("prior", table, solver.prior_type) for table in parts.prior or absent]
     elif parts.prior:
-        fits = ", ".join(_solvers_for(parts.prior[0]["name"]))
-        remedy = f"remove [prior], or choose a solver that uses it: {fits or 'none installed'}"
+        fits = ", ".join(solvers_for("prior", [load("prior", parts.prior[0]["name"])])) or "none installed"
+        remedy = f"remove [prior], or choose a solver that uses it: {fits}"
         found.append(Incompatible(f"{where}: [prior] would have no effect", f"no [prior]: {named} takes none", remedy))
     for kind, table, needed in chosen:
         have: Any = None if table is None else load(kind, table["name"])
         if table is not None and issubclass(have, needed):
             continue
         text = f"there is no [{kind}]" if table is None else f"{kind} {table['name']!r} is {capabilities(have)}"
-        fits = ", ".join(name for name in names(kind) if _is_a(kind, name, needed)) or "none installed"
-        remedy = f"{kind}s that fit: {fits}"
+        remedy = f"{kind}s that fit: {', '.join(fitting(kind, needed)) or 'none installed'}"
         if kind == "operator":
-            solvers = [n for n in names("solver") if _accepts(n, [load("operator", t["name"]) for t in parts.operator])]
+            solvers = solvers_for("operator", [load("operator", t["name"]) for t in parts.operator])
             remedy += f"; solvers that take these operators: {', '.join(solvers) or 'none installed'}"
         found.append(Incompatible(f"{where}: {text}", f"{needed.__name__}, which {named} needs", remedy))
-
-
-def _accepts(solver: str, operators: Sequence[type]) -> bool:
-    try:
-        needed = cast("type[Solver[Any]]", load("solver", solver)).operator_type
-    except PreimageError:
-        return False
-    return all(issubclass(operator, needed) for operator in operators)
-
-
-def _solvers_for(prior: str) -> list[str]:
-    have = load("prior", prior)
-    needs = {n: getattr(load("solver", n), "prior_type", None) for n in names("solver") if _is_a("solver", n, Solver)}
-    return [name for name, needed in needs.items() if needed is not None and issubclass(have, needed)]
-
-
-def capabilities(cls: type) -> str:
-    """The core interfaces that a class implements, as text."""
-    return ", ".join(c.__name__ for c in cls.__mro__ if c.__module__.startswith("preimage._")) or cls.__name__
-
-
-def _is_a(kind: str, name: str, needed: type) -> bool:
-    try:
-        return issubclass(load(kind, name), needed)
-    except PreimageError:
-        return False

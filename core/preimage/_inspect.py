@@ -7,9 +7,10 @@ from typing import Any, cast
 import click
 
 from ._cli import is_file_argument
+from ._fits import fits_with
 from ._parameters import CONTEXT, parameters
 from ._plugins import KINDS, discover
-from ._registry import absent, catalogue, find, load, names
+from ._registry import absent, catalogue, find, load
 from .errors import BadParameter, LawBroken, PreimageError
 
 
@@ -27,33 +28,6 @@ def _resolve(name: str) -> tuple[str, str]:
         known = [k for k, n in catalogue() if n == name and k in KINDS]
         raise absent(known[0] if known else "component", name, sorted({n for _, n in discover().components}))
     return kinds[0], name
-
-
-def fits_with(kind: str, name: str) -> dict[str, list[str]]:
-    """What a component can be combined with: solvers for an operator, noise or prior, and the reverse for a solver."""
-    cls: Any = load(kind, name)
-
-    def accepting(attribute: str) -> list[str]:
-        found: list[str] = []
-        for solver in names("solver"):
-            needed = getattr(_loadable("solver", solver), attribute, None)
-            if needed is not None and issubclass(cls, needed):
-                found.append(solver)
-        return found
-
-    if kind in ("operator", "noise", "prior"):
-        return {"solver": accepting(f"{kind}_type")}
-    if kind != "solver":
-        return {}
-    wanted: dict[str, Any] = {"operator": cls.operator_type, "noise": cls.noise_type, "prior": cls.prior_type}
-    return {k: [n for n in names(k) if needed and issubclass(_loadable(k, n), needed)] for k, needed in wanted.items()}
-
-
-def _loadable(kind: str, name: str) -> type:
-    try:
-        return load(kind, name)
-    except PreimageError:
-        return type(None)  # a broken component fits with nothing
 
 
 @click.command()

@@ -92,8 +92,8 @@ class PoissonNoise(Noise):
                 "a clean measurement that is nowhere negative",
                 "use an operator that keeps images non-negative (blur, inpainting), or Gaussian noise",
             )
-        rate = self.peak * clean.double().cpu()
-        return (torch.poisson(rate, generator=key.generator()) / self.peak).to(clean)
+        counts = key.generator().poisson(self.peak * clean.double().cpu().numpy())
+        return torch.from_numpy(counts / self.peak).to(clean)
 
     def misfit(self, predicted: Tensor, y: Tensor) -> Tensor:
         p = predicted.clamp_min(self.floor)
