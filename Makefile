@@ -27,7 +27,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 bench: .venv/installed-bench
-	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/perf -p no:xdist --benchmark-disable-gc --report docs/speed.md
+	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/perf -p no:xdist -q -W default --benchmark-quiet --report docs/speed.md
 
 docs: .venv/installed
 	$(BIN)/python tools/write_docs.py

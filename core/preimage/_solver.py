@@ -291,6 +291,6 @@ def solve(
         raise Diverged(
             f"{type(solver).__name__} produced NaN or infinity after {result.steps[which[0]]} steps (images {which})",
             "finite estimates",
-            'use step="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) returns the last finite estimates',
+            'use step_size="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) returns the last finite estimates',
         )
     return result
