@@ -20,6 +20,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright -p plugins
 	$(BIN)/python tools/write_registry.py --check
 
 format: .venv/installed

@@ -113,6 +113,11 @@ def test_the_jacobian_is_an_operator_with_one_derivative_per_image():
     v = torch.ones_like(x)
     assert torch.allclose(jacobian(v), 2 * x + 1)
     assert torch.allclose((jacobian.T @ jacobian)(v), (2 * x + 1) ** 2)
+    some = jacobian.rows(torch.tensor([2, 0]))
+    assert torch.allclose(some(v[:2]), (2 * x + 1)[[2, 0]])
+    for wrong in (lambda: jacobian(v[:2]), lambda: jacobian.adjoint(v[:2])):
+        with pytest.raises(ShapeMismatch, match="a batch of 2 for the Jacobian at 3 images"):
+            wrong()
     assert torch.allclose(operator_norm(F, x, steps=400).value, (2 * x + 1).abs().flatten(1).amax(1), rtol=1e-2)
 
 

@@ -21,14 +21,24 @@ class Jacobian(LinearOperator):
         self.operator, self.x, self.pullback = operator, x, pullback
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check_batch(x)
         return self.operator.jvp(self.x, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         check_shape(y, self.out_shape, "input of the adjoint of a Jacobian")
+        self._check_batch(y)
         return self.pullback(y)
 
     def norm_bound(self) -> float | None:
         return self.operator.norm_bound()
+
+    def rows(self, index: Tensor) -> LinearOperator:
+        return self.operator.rows(index).linearize(self.x[index])[1]
+
+    def _check_batch(self, given: Tensor) -> None:
+        if len(given) != len(self.x):
+            found = f"a batch of {len(given)} for the Jacobian at {len(self.x)} images"
+            raise ShapeMismatch(found, f"a batch of {len(self.x)}", "linearise at the images you mean")
 
 
 class Adjoint(LinearOperator):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Self, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class ForwardOperator(nn.Module, ABC):
         """A rigorous upper bound of sup_x ||F'(x)|| (spectral norm), or None if none is known."""
         return None
 
-    def rows(self, index: Tensor) -> Self:
+    def rows(self, index: Tensor) -> "ForwardOperator":
         """The operator for the images `index` of a batch; itself, unless the images have operators of their own."""
         return self
 
@@ -87,6 +87,9 @@ class LinearOperator(ForwardOperator):
     `A.T` is the adjoint as an operator, `A @ B` composition, `A + B`, `A - B`, `2 * A` and `-A` the obvious things;
     `preimage.stack` puts measurements one after the other.
     """
+
+    def rows(self, index: Tensor) -> "LinearOperator":
+        return self
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y: (B, *out_shape) -> (B, *in_shape), defined by <A x, y> = <x, A^T y>."""

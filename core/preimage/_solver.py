@@ -17,7 +17,7 @@ from ._operator import ForwardOperator
 from ._prior import Prior
 from ._problem import Problem
 from ._tensors import take_rows
-from .errors import Diverged, Incompatible, raise_all
+from .errors import BadParameter, Diverged, Incompatible, raise_all
 
 S = TypeVar("S")
 
@@ -31,7 +31,9 @@ class Solver(ABC, Generic[S]):
     list or dict of tensors whose first axis is the batch; numbers and None in it are shared by all images.
     The images of a batch never influence each other: sums and stopping rules are per image.
 
-    - `max_steps`: reaching it is not an error; the status says so.
+    - `max_steps`: >= 0, or `BadParameter` is raised; reaching it is not an error, the status says so.
+
+    A subclass that checks parameters of its own in `__post_init__` calls `super().__post_init__()`.
     """
 
     operator_type: ClassVar[type[ForwardOperator]] = ForwardOperator
@@ -42,6 +44,10 @@ class Solver(ABC, Generic[S]):
     """Whether the solver also works without a prior (of `prior_type`, where there is one)."""
 
     max_steps: int = 1000
+
+    def __post_init__(self):
+        if self.max_steps < 0:
+            raise BadParameter(f"max_steps is {self.max_steps}", "an integer >= 0")
 
     @abstractmethod
     def init(self, problem: Problem, keys: Sequence[Key]) -> S:
@@ -291,6 +297,6 @@ def solve(
         raise Diverged(
             f"{type(solver).__name__} produced NaN or infinity after {result.steps[which[0]]} steps (images {which})",
             "finite estimates",
-            'use step_size="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) returns the last finite estimates',
+            'use step_size="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) gives the last finite estimates',
         )
     return result

@@ -8,6 +8,7 @@ import copy
 import pickle
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,7 +37,7 @@ from ._problem import Problem
 from ._registry import find
 from ._solver import Solver, Status, solve
 from ._tensors import directional_derivative, dot
-from .errors import LawBroken
+from .errors import BadParameter, LawBroken
 
 _DOUBLE = torch.zeros((), dtype=torch.float64)
 
@@ -288,6 +289,11 @@ def check_solver(solver: Solver[Any], key: Key = Key(0), problem: Problem | None
         whole = Problem(given.operator, y, given.noise, given.prior, given.weight)
         return solve(whole, solver, key=keys[: len(y)]).x
 
+    try:
+        replace(solver, max_steps=-1)
+        raise LawBroken(f"{who} accepts max_steps = -1: its __post_init__ does not call super().__post_init__()")
+    except BadParameter:
+        pass
     x = run(given.y)
     require(x.shape == (len(given.y), *given.operator.in_shape), f"{who} gives shape {tuple(x.shape)}")
     require(x.dtype == given.y.dtype, f"{who} turns {given.y.dtype} into {x.dtype}")
