@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch.nn.functional import pad
-
 from preimage_perona_malik import PeronaMalik
+from torch.nn.functional import pad
 
 SIZES = [(32, 96), (1, 512)]
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -236,13 +236,13 @@ class PerImage(ForwardOperator):
         return torch.cat(values), lambda w: torch.cat([back(w[i : i + 1]) for i, back in enumerate(pullbacks)])
 
     def norm_bound(self) -> float | None:
-        bounds = [part.norm_bound() for part in self.parts()]
-        return None if None in bounds else max(cast(list[float], bounds))
+        # One number for all images, or a step size would depend on batch mates.
+        bounds = {part.norm_bound() for part in self.parts()}
+        return bounds.pop() if len(bounds) == 1 else None
 
-    def rows(self, index: Tensor) -> Self:
-        return type(self)(
-            [self.parts()[i] for i in cast("list[int]", torch.arange(len(self.operators))[index.cpu()].tolist())]
-        )
+    def rows(self, index: Tensor) -> "PerImage":
+        chosen = cast("list[int]", torch.arange(len(self.operators))[index.cpu()].tolist())
+        return PerImage([self.parts()[i] for i in chosen])
 
 
 class LinearPerImage(PerImage, LinearOperator):
@@ -258,6 +258,9 @@ class LinearPerImage(PerImage, LinearOperator):
             for i, (part, (row,)) in enumerate(self._each(b))
         ]
         return None if any(s is None for s in solved) else torch.cat(cast(list[Tensor], solved))
+
+    def rows(self, index: Tensor) -> "LinearPerImage":
+        return LinearPerImage(super().rows(index).parts())
 
 
 def per_image_operator(operators: Sequence[ForwardOperator]) -> PerImage:
