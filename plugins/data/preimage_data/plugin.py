@@ -1,0 +1,56 @@
+"""What this distribution offers. Imports no torch."""
+
+from importlib.util import find_spec
+
+from preimage import Command, Component, hookimpl
+
+
+@hookimpl
+def preimage_components() -> list[Component]:
+    spec = find_spec("skimage")  # its images make the examples; the package itself is not imported
+    images = f"{spec.submodule_search_locations[0]}/data" if spec and spec.submodule_search_locations else "."
+    return [
+        Component(
+            "dataset",
+            "photographs",
+            "preimage_data.photographs:Photographs",
+            "sixteen photographs that ship with scikit-image",
+            examples=(
+                {"size": 64, "count": 8},
+                {"size": [48, 64], "colour": "colour", "crop": "centre", "names": ["camera", "rocket", "page"]},
+                {"size": [40, 72], "crop": "stretch", "count": 2},
+            ),
+        ),
+        Component(
+            "dataset",
+            "folder",
+            "preimage_data.folder:Folder",
+            "any folder of image files, in PREIMAGE_DATA or anywhere",
+            examples=(
+                {"path": images, "size": 64, "extensions": [".png", ".jpg"]},
+                {"path": images, "size": 96, "crop": "centre", "colour": "colour", "extensions": [".jpg"]},
+                {"path": images, "extensions": [".png"], "start": 1, "count": 1},
+            ),
+        ),
+        Component(
+            "dataset",
+            "image-file",
+            "preimage_data.image_file:ImageFile",
+            "one image file",
+            examples=(
+                {"path": f"{images}/camera.png"},
+                {"path": f"{images}/rocket.jpg", "size": 64, "colour": "grey"},
+                {"path": f"{images}/logo.png", "size": [64, 48], "crop": "centre", "colour": "colour"},
+            ),
+        ),
+        Component("metric", "psnr", "preimage_data.measures:PSNR", "peak signal-to-noise ratio in dB"),
+        Component("metric", "ssim", "preimage_data.measures:SSIM", "structural similarity (Wang et al. 2004)"),
+    ]
+
+
+@hookimpl
+def preimage_commands() -> list[Command]:
+    return [
+        Command("run", "preimage_data.commands:run", "simulate and reconstruct the images of a pipeline"),
+        Command("demo", "preimage_data.commands:demo", "five inverse problems on real photographs"),
+    ]
