@@ -52,7 +52,7 @@ class Pipeline:
 
         Raises `BadFile` if the file cannot be read, and as `from_dict`.
         """
-        from ._assembly import read_toml
+        from .assembly import read_toml
 
         return cls.from_dict(read_toml(Path(path)), where=str(path), overrides=overrides, data=data)
 
@@ -68,7 +68,7 @@ class Pipeline:
 
         Raises one error of `preimage.errors`, or `SeveralProblems` with everything that is wrong.
         """
-        from ._assembly import assemble, with_overrides
+        from .assembly import assemble, with_overrides
 
         return cls(**assemble(with_overrides(tables, overrides or {}, where), where, data))
 

@@ -14,9 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from preimage import Dataset, Pipeline, Reconstruction, Status
-from preimage._assembly import read_toml, with_overrides
-from preimage._parameters import construct
-from preimage._provenance import versions
+from preimage.assembly import construct, read_toml, versions, with_overrides
 from preimage.errors import BadFile, BadParameter, PreimageError, ShapeMismatch, raise_all
 
 from ._progress import StepBar
@@ -112,7 +110,7 @@ def _with_inputs(tables: dict[str, Any], file: Path, inputs: Sequence[Path], mea
         if data.shape not in pipelines:
             own = {name: value for name, value in tables.items() if name != "shape"}
             own["data"] = {"name": "image-file", **values}
-            pipelines[data.shape] = Pipeline.from_dict(own, where=str(file), data=data)
+            pipelines[data.shape] = Pipeline.from_dict(own, where=str(file))
         config = pipelines[data.shape].config
         config = {**config, "data": {**config["data"], "path": values["path"]}}
         measurement = measurements[number] if measurements else None

@@ -1,4 +1,8 @@
-"""From TOML tables to parts: everything that is wrong is found, and reported together."""
+"""From TOML tables to parts: everything that is wrong is found, and reported together.
+
+`Pipeline.from_file` and `Pipeline.from_dict` are what one uses; plugins with commands of their own read, change and
+construct parts of a pipeline with the functions here.
+"""
 
 import copy
 import json
@@ -15,10 +19,13 @@ from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
 from ._parameters import construct, parameters, problems, unknown
+from ._provenance import versions
 from ._registry import load, names
 from ._solver import Solver
 from ._tensors import Shape
 from .errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
+
+__all__ = ["assemble", "construct", "read_toml", "versions", "with_overrides"]
 
 Tables = Mapping[str, Any]
 
@@ -69,7 +76,8 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     found: list[PreimageError] = [
         unknown(key, _TOP_LEVEL, f"{where}: there is no top-level key") for key in tables if key not in _TOP_LEVEL
     ]
-    parts = _Parts(tables, where, found)
+    # Given images replace [data], which then has no part in the result and is not recorded.
+    parts = _Parts(tables, where, found, wants_data=data is None)
     settings = _settings(tables, where, found)
     raise_all(where, found)
     _check_fit(parts, where, found)
@@ -110,10 +118,10 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
 class _Parts:
     """The tables of each kind as lists, checked one by one; problems go to `found`."""
 
-    def __init__(self, tables: Tables, where: str, found: list[PreimageError]):
+    def __init__(self, tables: Tables, where: str, found: list[PreimageError], *, wants_data: bool):
         self.where, self.found = where, found
         self.weight = 1.0
-        self.data = self._tables(tables, "data", "dataset", required=False, many=False)
+        self.data = self._tables(tables, "data", "dataset", required=False, many=False) if wants_data else []
         self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
         self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
         self.prior = self._tables(tables, "prior", "prior", required=False, many=False)

@@ -1,0 +1,50 @@
+"""A dense matrix of independent normal numbers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from preimage import check_shape
+
+from ._rebuilt import Rebuilt, enough_memory
+
+_BLOCK = 2**20
+"""Entries drawn at a time. Part of what a key means: with another number, a key would stand for another matrix."""
+
+
+class GaussianMatrix(Rebuilt[Tensor]):
+    """y = A x with independent entries A_ij ~ N(0, 1/m): (B, n) -> (B, m).
+
+    E ||A x||^2 = ||x||^2 over the draw of A, and ||A x||^2 / ||x||^2 is chi-squared with m degrees of freedom over
+    m: standard deviation sqrt(2 / m) for every x.
+
+    The matrix takes m n numbers of the input's dtype (245 MB for m = 5000, n = 12288 in float32) from the first use
+    until the operator is freed, once for each dtype and device in use. It is drawn in float64, in blocks of about
+    2^20 entries, each from its own child of `key.child("matrix")`, so that drawing takes a few blocks of 8 MB besides.
+    It is neither part of `state_dict()` nor of a pickle.
+
+    No `norm_bound` (none is known without a decomposition; ||A|| is close to 1 + sqrt(n / m)) and no `solve_normal`
+    (it needs the Cholesky factor of the m x m matrix A A^T + shift I, at a cost of m^2 n and for each shift again).
+
+    Source: Candès and Tao, "Near-optimal signal recovery from random projections", IEEE Trans. Inf. Theory 52 (2006).
+    """
+
+    def draw(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        (n,), (m,) = self.in_shape, self.out_shape
+        what = f"a Gaussian matrix of {m} x {n} numbers of {dtype} ({m * n * dtype.itemsize / 1e9:.1f} GB)"
+        with enough_memory(what, 'take fewer measurements, or ensemble = "dct" or "hadamard", which store no matrix'):
+            matrix = torch.empty((m, n), dtype=dtype, device=device)
+        height = max(1, _BLOCK // n)
+        like = torch.zeros((), dtype=torch.float64)
+        for index, rows in enumerate(matrix.split(height)):
+            drawn = self.key.child("matrix", index).normal((len(rows), n), like=like)
+            rows.copy_(drawn.div_(math.sqrt(m)))
+        return matrix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.tables(x).mT
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        check_shape(y, self.out_shape, "input of the adjoint of GaussianMatrix")
+        return y @ self.tables(y)
