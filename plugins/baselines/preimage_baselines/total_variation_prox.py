@@ -1,0 +1,90 @@
+"""The proximal map of total variation, by accelerated projected gradient on the dual problem."""
+
+import torch
+from torch import Tensor
+
+from preimage import dot, per_image
+
+from .gradient import DiscreteGradient
+
+CHECK_EVERY = 8
+"""Iterations between two evaluations of the duality gap, which costs about as much as an iteration."""
+
+
+def dual_prox(
+    gradient: DiscreteGradient,
+    group: tuple[int, ...],
+    x: Tensor,
+    step: Tensor,
+    dual: Tensor | None,
+    tolerance: float,
+    max_steps: int,
+) -> tuple[Tensor, Tensor]:
+    """argmin_u step sum |K u| + 1/2 ||u - x||^2 for each image, and the dual variable p with u = x - step K^T p.
+
+    The dual problem is min 1/2 ||x - step K^T p||^2 over |p| <= 1 at each pixel (Chambolle 2004). It is solved by the
+    fast gradient projection of Beck & Teboulle (2009, "Fast gradient-based algorithms for constrained total variation
+    image denoising and deblurring problems", section 4.2), with the gradient restart of O'Donoghue & Candes (2015,
+    eq. 13). The duality gap step sum(|K u| - p . K u) is a sum of terms that are not negative, so it is accurate in
+    single precision too. An image leaves when its gap is below tolerance * (step sum |K u| + 1/2 ||u - x||^2).
+    """
+    p = gradient(torch.zeros_like(x)) if dual is None else dual
+    out_u, out_p = torch.empty_like(x), torch.empty_like(p)
+    rows = torch.arange(len(x), device=x.device)
+    q, t = p, torch.ones_like(step)
+    bound = gradient.norm_bound() ** 2
+    for iteration in range(max_steps + 1):
+        if iteration % CHECK_EVERY == 0 or iteration == max_steps:
+            u = x - per_image(step, x) * gradient.adjoint(p)
+            done = _gap_is_closed(gradient(u), p, u - x, step, group, tolerance)
+            if iteration == max_steps:
+                done = torch.ones_like(done)
+            if bool(done.any()):
+                out_u[rows[done]], out_p[rows[done]] = u[done], p[done]
+                rows, x, step, p, q, t = (part[~done] for part in (rows, x, step, p, q, t))
+                if not len(rows):
+                    break
+        scale = 1 / (bound * step)
+        slope = gradient(x - per_image(step, x) * gradient.adjoint(q))
+        new = project(slope.mul_(per_image(scale, slope)).add_(q), group)
+        moved = new - p
+        restart = dot(q - new, moved) > 0
+        larger = torch.where(restart, 1, 0.5 + (0.25 + t * t).sqrt())
+        momentum = torch.where(restart, 0, (t - 1) / larger)
+        q = torch.addcmul(new, per_image(momentum, moved), moved)
+        p, t = new, larger
+    return out_u, out_p
+
+
+def project(p: Tensor, group: tuple[int, ...]) -> Tensor:
+    """p with every vector along the axes `group` shortened to length one where it is longer, in place."""
+    if not group:
+        return p.clamp_(-1, 1)
+    return p.div_(lengths(p, group).clamp_min_(1))
+
+
+def lengths(coefficients: Tensor, group: tuple[int, ...]) -> Tensor:
+    """Euclidean lengths over the axes `group`, kept with size one; absolute values if there are none.
+
+    At most 1e-19 too long where they are zero, so that the gradient by automatic differentiation is zero there."""
+    if group == (1,):
+        first, second = coefficients[:, :1], coefficients[:, 1:]
+        # Twenty times faster than a reduction over so short an axis.
+        square = torch.addcmul(first * first, second, second)
+    elif not group:
+        return coefficients.abs()
+    else:
+        square = coefficients.square().sum(group, keepdim=True)
+    # The root of zero has no derivative; that of the smallest positive number has, and the clamp makes it zero.
+    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+
+
+def _gap_is_closed(
+    slope: Tensor, p: Tensor, change: Tensor, step: Tensor, group: tuple[int, ...], tolerance: float
+) -> Tensor:
+    roughness = lengths(slope, group).flatten(1).sum(1)
+    value = step * roughness + 0.5 * dot(change, change)
+    # Summed pixel by pixel before the difference is taken over the image: that is what keeps it accurate.
+    products = (p * slope).sum(group, keepdim=True) if group else p * slope
+    gap = step * (lengths(slope, group) - products).flatten(1).sum(1)
+    return gap <= tolerance * value
