@@ -15,7 +15,7 @@ from .errors import BadParameter, LawBroken, PreimageError
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """ "gaussian-blur" or "operator/gaussian-blur" as (kind, name)."""
+    """The kind and name meant by NAME or KIND/NAME."""
     kind, slash, rest = name.partition("/")
     if slash and kind in KINDS:
         find(kind, rest)
@@ -80,7 +80,7 @@ def check(names_or_files: tuple[str, ...], everything: bool) -> int:
     """
     if not names_or_files and not everything:
         raise BadParameter(
-            "nothing to check", "names of components, pipeline files, or --all", "preimage check gaussian-blur"
+            "nothing to check", "names of components, pipeline files, or --all", "preimage check identity"
         )
     from ._pipeline import Pipeline
     from .testing import check_component

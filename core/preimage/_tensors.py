@@ -39,7 +39,7 @@ def check_finite(tensor: Tensor, what: str) -> None:
         raise BadData(
             f"{what} has {bad} values that are not finite ({nan} NaN, {bad - nan} infinite), first at index {where}",
             "finite numbers",
-            "mend the data, or set these pixels to 0 and mask them with an inpainting operator",
+            "mend the data, or set these values to 0 and mask them by the operator",
         )
 
 

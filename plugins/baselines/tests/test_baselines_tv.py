@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from preimage_baselines import Tikhonov, TotalVariation
+from preimage_baselines import Tikhonov, TotalVariation, total_variation_prox
 
 from preimage import Key, dot
+from preimage.testing import check_prior
 
 SHAPE = (1, 24, 20)
 VARIANTS = [(v, c) for v in ("isotropic", "anisotropic") for c in (False, True)]
@@ -23,6 +24,15 @@ def gap(tv, x, u, p, step):
     primal = step * tv.energy(u) + 0.5 * dot(u - x, u - x)
     point = x - step * tv.analysis().adjoint(p)
     return primal - 0.5 * (dot(x, x) - dot(point, point)), primal
+
+
+@pytest.fixture(params=["compiled", "portable"])
+def backend(request, monkeypatch):
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(total_variation_prox, "compiled", lambda: None)
+    return request.param
 
 
 @pytest.mark.parametrize(("variant", "coupled"), VARIANTS)
@@ -51,7 +61,7 @@ def test_the_value_has_a_finite_gradient_where_the_image_is_flat():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("variant", "coupled"), VARIANTS)
 @pytest.mark.parametrize("step", [0.01, 0.1, 1.0])
-def test_the_duality_gap_is_below_the_tolerance(dtype, variant, coupled, step):
+def test_the_duality_gap_is_below_the_tolerance(backend, dtype, variant, coupled, step):
     x = noisy(3, 2, dtype)
     tv = TotalVariation((2, *SHAPE[1:]), variant=variant, coupled=coupled)
     u, p = tv.prox_from(x, step, None)
@@ -89,7 +99,7 @@ def test_the_proximal_map_agrees_with_scikit_image():
     assert value(ours) <= value(theirs) * (1 + 1e-6)
 
 
-def test_a_warm_start_saves_iterations_and_nothing_else():
+def test_a_warm_start_saves_iterations_and_nothing_else(backend):
     tv, x = TotalVariation(SHAPE), noisy()
     u, memory = tv.prox_from(x, 0.2, None)
     again, after = TotalVariation(SHAPE, max_inner_steps=1).prox_from(x, 0.2, memory)
@@ -97,7 +107,7 @@ def test_a_warm_start_saves_iterations_and_nothing_else():
     assert torch.equal(after, memory)
 
 
-def test_a_step_of_zero_and_a_flat_image_are_left_alone():
+def test_a_step_of_zero_and_a_flat_image_are_left_alone(backend):
     tv, x = TotalVariation(SHAPE), noisy()
     assert torch.equal(tv.prox(x, 0.0), x)
     flat = torch.full_like(x, 0.3)
@@ -106,10 +116,44 @@ def test_a_step_of_zero_and_a_flat_image_are_left_alone():
     assert torch.equal(tv.prox(x, steps)[0], x[0])
 
 
-def test_a_long_step_gives_the_mean():
+def test_a_long_step_gives_the_mean(backend):
     x = noisy(2)
     u = TotalVariation(SHAPE, tolerance=1e-8).prox(x, 50.0)
     assert torch.allclose(u, x.mean((2, 3), keepdim=True).expand_as(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["isotropic", "anisotropic"])
+def test_the_laws_hold_without_numba_too(variant, monkeypatch):
+    monkeypatch.setattr(total_variation_prox, "compiled", lambda: None)
+    check_prior(TotalVariation(SHAPE, variant=variant))
+
+
+@pytest.mark.parametrize("variant", ["isotropic", "anisotropic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 6), (1, 6, 1), (1, 1, 1)])
+def test_both_implementations_agree(variant, dtype, shape, monkeypatch):
+    pytest.importorskip("numba")
+    x = Key(2).normal((3, *shape), DOUBLE).to(dtype)
+    tv, steps = TotalVariation(shape, variant=variant), torch.tensor([0.01, 0.1, 0.5])
+    fast = tv.prox(x, steps)
+    monkeypatch.setattr(total_variation_prox, "compiled", lambda: None)
+    assert torch.allclose(fast, tv.prox(x, steps), atol=1e-4)
+
+
+def test_several_threads_give_the_same_numbers():
+    tv, x = TotalVariation(SHAPE), noisy()
+    alone, threads = tv.prox(x, 0.1), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        assert torch.equal(tv.prox(x, 0.1), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_gradients_pass_through_the_proximal_map():
+    x = noisy(1)[:, :, 4:9, 3:8].requires_grad_()
+    tv = TotalVariation((1, 5, 5), tolerance=1e-4)
+    assert torch.autograd.gradcheck(lambda a: tv.prox(a, 0.05), x, atol=5e-2)
 
 
 @pytest.mark.parametrize("kind", ["identity", "gradient"])
