@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-FAST := gaussian-blur perona-malik
+FAST := $(patsubst plugins/%/pyproject.toml,%,$(shell grep -l '^fast = ' plugins/*/pyproject.toml))
 EDITABLE := -e '.[dev]' $(foreach p,$(PLUGINS),-e 'plugins/$(p)$(if $(filter $(p),$(FAST)),[fast])')
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.

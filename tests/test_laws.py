@@ -24,7 +24,7 @@ from preimage import (
 )
 from preimage._reference import ReferenceOperator, ReferencePrior
 from preimage.errors import LawBroken
-from preimage.testing import check_dataset, check_noise, check_operator, check_prior, check_solver
+from preimage.testing import check_dataset, check_metric, check_noise, check_operator, check_prior, check_solver
 
 SHAPE = (1, 6, 6)
 
@@ -308,3 +308,19 @@ def test_planted_dataset_defects_are_caught():
             continue
         with pytest.raises(LawBroken):
             check_dataset(bad)
+
+
+def test_planted_metric_defects_are_caught():
+    def error(estimate, reference):
+        return (estimate - reference).flatten(1).square().sum(1)
+
+    check_metric(error)
+    pooled = [
+        lambda a, b: (a - b).square().sum(),
+        lambda a, b: error(a, b) / error(a, b).sum(),
+        lambda a, b: error(a, b) * torch.rand(()),
+        lambda a, b: error(a.clamp_(0.2, 0.8), b),
+    ]
+    for metric in pooled:
+        with pytest.raises(LawBroken):
+            check_metric(metric)

@@ -43,6 +43,8 @@ def show(name: str, as_json: bool) -> int:
     cls = load(kind, name)
     documentation = inspect.cleandoc(cls.__doc__ or "No documentation.")
     listed = [(p.name, p.type_name, "required" if p.required else repr(p.default)) for p in parameters(cls)]
+    if kind == "prior":
+        listed.append(("weight", "float", "1.0 (of the pipeline: misfit(x) + weight R(x))"))
     fits = fits_with(kind, name)
     if as_json:
         rows = [{"name": n, "type": t, "default": d} for n, t, d in listed]

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,12 +29,20 @@ class Parameter:
 
     @property
     def type_name(self) -> str:
-        """The annotation as one would write it: "float", "'zero' or 'circular'"."""
-        if typing.get_origin(self.annotation) is typing.Literal:
-            return " or ".join(repr(choice) for choice in typing.get_args(self.annotation))
-        if isinstance(self.annotation, type) and not typing.get_args(self.annotation):
-            return self.annotation.__name__
-        return str(self.annotation).replace("typing.", "").replace("pathlib.", "")
+        """The annotation as one would say it: "float", "'zero' or 'circular'", "'auto' or float"."""
+        return _spoken(self.annotation)
+
+
+def _spoken(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        optional = ", optional" if type(None) in arguments else ""
+        return " or ".join(_spoken(part) for part in arguments if part is not type(None)) + optional
+    if isinstance(annotation, type) and not arguments:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("pathlib.", "")
 
 
 def parameters(cls: type) -> list[Parameter]:

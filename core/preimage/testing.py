@@ -54,6 +54,7 @@ def check_component(kind: str, name: str) -> int:
         "prior": check_prior,
         "solver": check_solver,
         "dataset": check_dataset,
+        "metric": check_metric,
     }
     for example in component.examples:
         made = construct(kind, name, example, f"{kind} {name!r}", in_shape=component.shape, key=Key(0).child("example"))
@@ -327,6 +328,21 @@ def check_dataset(dataset: Dataset) -> None:
         close(dataset[index], image, 0.0, f"{who}[{index}] is different the second time")
     labels = [dataset.label(index) for index in range(len(dataset))]
     require(len(set(labels)) == len(labels), f"{who} uses a label twice")
+
+
+# Metrics
+
+
+def check_metric(metric: Callable[[Tensor, Tensor], Tensor], key: Key = Key(0)) -> None:
+    """metric(estimate, reference): one finite value per image, (B,), pure, and independent of batch mates."""
+    who = type(metric).__name__
+    reference = key.child("reference").uniform((3, 1, 16, 16))
+    estimate = (reference + 0.1 * key.child("error").normal(reference.shape)).clamp(0, 1)
+    value = metric(estimate, reference)
+    require(value.shape == (3,), f"{who} must be per image, (B,); got {tuple(value.shape)}")
+    require(bool(torch.isfinite(value).all()), f"{who} is not finite")
+    check_pure(metric, metric, (estimate, reference), who)
+    check_rows(metric, (estimate, reference), who, 1e-5)
 
 
 # Rules shared by all kinds
