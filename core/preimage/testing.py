@@ -73,7 +73,7 @@ def check_operator(operator: ForwardOperator, key: Key = Key(0), rtol: float = 1
     operator = _cast(operator, torch.float64)
     x = key.child("x").uniform((3, *operator.in_shape), like=_DOUBLE)
     v = key.child("v").normal(x.shape, like=x)
-    y = operator(x)
+    y = operator(x.clone())  # so that a modified argument is still there to be seen below
     require(
         y.shape == (3, *operator.out_shape),
         f"{who}: out_shape is {operator.out_shape}, forward gives {tuple(y.shape[1:])}",
@@ -186,7 +186,7 @@ def check_noise(noise: Noise, key: Key = Key(0)) -> None:
     who = type(noise).__name__
     for dtype in (torch.float32, torch.float64):
         clean = key.child("clean").uniform((3, 1, 8, 8), like=torch.zeros((), dtype=dtype)) + 0.1
-        y = noise.sample(clean, key)
+        y = noise.sample(clean.clone(), key)
         require(
             y.shape == clean.shape and y.dtype == dtype,
             f"{who}.sample turns {clean.dtype} {tuple(clean.shape)} into {y.dtype} {tuple(y.shape)}",
@@ -220,13 +220,12 @@ def check_prior(prior: Prior, key: Key = Key(0), rtol: float = 1e-6) -> None:
     x = key.child("x").uniform((3, *prior.in_shape), like=_DOUBLE)
     x2 = x + 0.3 * key.child("u").normal(x.shape, like=x)
     if isinstance(prior, Energy):
-        require(
-            prior.energy(x).shape == (3,), f"{who}.energy must be per image, (B,); got {tuple(prior.energy(x).shape)}"
-        )
+        shape = tuple(prior.energy(x.clone()).shape)
+        require(shape == (3,), f"{who}.energy must be per image, (B,); got {shape}")
         _pure_rows(prior, prior.energy, x, f"{who}.energy", rtol)
     if isinstance(prior, Differentiable):
-        close(prior.grad(x), Differentiable.grad(prior, x), rtol, f"{who}.grad differs from automatic differentiation")
         _pure_rows(prior, prior.grad, x, f"{who}.grad", rtol)
+        close(prior.grad(x), Differentiable.grad(prior, x), rtol, f"{who}.grad differs from automatic differentiation")
     if isinstance(prior, Splittable):
         operator = prior.analysis()
         require(
@@ -247,11 +246,11 @@ def check_prior(prior: Prior, key: Key = Key(0), rtol: float = 1e-6) -> None:
         started, _ = prior.prox_from(x, 0.1, prior.prox_from(x2, 0.1, None)[1])
         close(started, prior.prox(x, 0.1), 1e-3, f"{who}.prox_from depends on where it starts")
     if isinstance(prior, Denoiser):
-        require(prior.denoise(x, 0.1).shape == x.shape, f"{who}.denoise must keep the shape")
+        require(prior.denoise(x.clone(), 0.1).shape == x.shape, f"{who}.denoise must keep the shape")
         _pure_rows(prior, lambda a: prior.denoise(a, 0.1), x, f"{who}.denoise", rtol)
     if isinstance(prior, Generative):
         z = key.child("z").normal((3, *prior.latent_shape), like=x)
-        require(prior.decode(z).shape == x.shape, f"{who}.decode must give images of in_shape")
+        require(prior.decode(z.clone()).shape == x.shape, f"{who}.decode must give images of in_shape")
         _pure_rows(prior, prior.decode, z, f"{who}.decode", rtol)
     if isinstance(prior, InvertibleMap):
         close(prior.decode(prior.encode(x)), x, rtol, f"{who}: decode(encode(x)) is not x")
@@ -295,7 +294,7 @@ def check_solver(solver: Solver[Any], key: Key = Key(0), problem: Problem | None
         raise LawBroken(f"{who} accepts max_steps = -1: its __post_init__ does not call super().__post_init__()")
     except BadParameter:
         pass
-    x = run(given.y)
+    x = run(given.y.clone())
     require(x.shape == (len(given.y), *given.operator.in_shape), f"{who} gives shape {tuple(x.shape)}")
     require(x.dtype == given.y.dtype, f"{who} turns {given.y.dtype} into {x.dtype}")
     check_pure(solver, run, (given.y,), who)
@@ -338,7 +337,7 @@ def check_metric(metric: Callable[[Tensor, Tensor], Tensor], key: Key = Key(0)) 
     who = type(metric).__name__
     reference = key.child("reference").uniform((3, 1, 16, 16))
     estimate = (reference + 0.1 * key.child("error").normal(reference.shape)).clamp(0, 1)
-    value = metric(estimate, reference)
+    value = metric(estimate.clone(), reference.clone())
     require(value.shape == (3,), f"{who} must be per image, (B,); got {tuple(value.shape)}")
     require(bool(torch.isfinite(value).all()), f"{who} is not finite")
     check_pure(metric, metric, (estimate, reference), who)

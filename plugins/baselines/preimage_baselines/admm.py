@@ -99,7 +99,7 @@ class ADMM(Solver[ADMMState]):
     def __post_init__(self):
         super().__post_init__()
         if self.penalty != "auto":
-            positive("penalty", cast(float, self.penalty), 'leave it out, or write "auto"')
+            positive("penalty", self.penalty, 'leave it out, or write "auto"')
         if not 0 < self.relaxation < 2:
             raise BadParameter(f"relaxation is {self.relaxation}", "a number between 0 and 2, both excluded", "use 1.8")
         not_negative("tolerance", self.tolerance)
@@ -157,7 +157,7 @@ class ADMM(Solver[ADMMState]):
 
     def _first_penalty(self, problem: Problem, x: Tensor, level: Tensor) -> Tensor:
         if self.penalty != "auto":
-            return torch.full_like(level, cast(float, self.penalty))
+            return torch.full_like(level, self.penalty)
         spread = x.flatten(1).std(1, correction=0)
         spread = torch.where(spread > 0, spread, x.flatten(1).abs().amax(1))
         penalty = problem.weight / (CONTRAST * spread)

@@ -100,17 +100,14 @@ class FISTA(Solver[FISTAState]):
     def __post_init__(self):
         super().__post_init__()
         if self.step_size != "auto":
-            positive("step_size", cast(float, self.step_size), 'leave it out, or write "auto"')
+            positive("step_size", self.step_size, 'leave it out, or write "auto"')
         not_negative("tolerance", self.tolerance)
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> FISTAState:
         x = problem.start()
         predicted = problem.operator(x)
         value = _objective(problem, x, predicted)
-        if self.step_size == "auto":
-            lipschitz = _lipschitz(problem, x)
-        else:
-            lipschitz = torch.full_like(value, 1 / cast(float, self.step_size))
+        lipschitz = _lipschitz(problem, x) if self.step_size == "auto" else torch.full_like(value, 1 / self.step_size)
         predicted_v = predicted if isinstance(problem.operator, LinearOperator) else None
         one, unknown = torch.ones_like(value), torch.full_like(value, float("inf"))
         failures = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -232,7 +229,11 @@ def _lipschitz(problem: Problem, x: Tensor) -> Tensor:
         return lipschitz
     predicted, pullback = operator.vjp(x)
     direction = operator.jvp(x, pullback(noise.misfit_grad(predicted, problem.y)))
-    bent = torch.func.jvp(lambda p: noise.misfit_grad(p, problem.y), (predicted,), (direction,))[1]
+
+    def slope(p: Tensor) -> Tensor:
+        return noise.misfit_grad(p, problem.y)
+
+    bent = torch.func.jvp(slope, (predicted,), (direction,))[1]
     curvature = dot(direction, bent) / dot(direction, direction)
     return lipschitz * torch.where(curvature > 0, curvature, 1)
 

@@ -128,7 +128,8 @@ def project(p: Tensor, group: tuple[int, ...]) -> Tensor:
 def lengths(coefficients: Tensor, group: tuple[int, ...]) -> Tensor:
     """Euclidean lengths over the axes `group`, kept with size one; absolute values if there are none.
 
-    At most 1e-19 too long where they are zero, so that the gradient by automatic differentiation is zero there."""
+    At most 1e-19 too long where they are zero, so that the gradient by automatic differentiation is zero there.
+    """
     if group == (1,):
         first, second = coefficients[:, :1], coefficients[:, 1:]
         # Twenty times faster than a reduction over so short an axis.
