@@ -66,7 +66,7 @@ class Solver(ABC, Generic[S]):
         return torch.zeros(len(problem.y), dtype=torch.bool, device=problem.y.device)
 
     def objective(self, problem: Problem, state: S) -> Tensor | None:
-        """The value that the solver decreases, (B,), if it is known at no extra cost."""
+        """The value that the solver decreases, (B,), or None. Only computed when asked for, so it may cost one F."""
         return None
 
     def certificate(self, problem: Problem, state: S) -> Tensor | None:
@@ -174,7 +174,10 @@ class Run:
         """Take finished images out of the batch; a diverged one keeps its estimate from `previous`."""
         done = self._timed(lambda: self.solver.done(self.problem, self.state))
         estimate = self.solver.estimate(self.problem, self.state)
-        finite = torch.isfinite(estimate).flatten(1).all(1)
+        # A sum shows NaN and infinity at a fraction of the cost; a suspicious one is looked into, for it may overflow.
+        finite = torch.isfinite(estimate.flatten(1).sum(1))
+        if not bool(finite.all()):
+            finite = torch.isfinite(estimate).flatten(1).all(1)
         self._finish(finite & done, Status.CONVERGED, estimate)
         if not bool(finite.all()):
             last = torch.zeros_like(estimate) if previous is None else self.solver.estimate(self.problem, previous)
