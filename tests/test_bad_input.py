@@ -99,6 +99,10 @@ PIPELINES: dict[str, tuple[str, list[str]]] = {
     "unknown dtype": ('dtype = "float16"\n' + GOOD, ["'float16'", "'float32'"]),
     "seed of wrong type": ("seed = 1.5\n" + GOOD, ["seed is 1.5"]),
     "shape of wrong type": (changed("shape = [1, 16, 16]", 'shape = "16x16"'), ["shape is '16x16'"]),
+    "shape of another size than the data": (
+        changed("shape = [1, 16, 16]", "shape = [3, 16, 16]"),
+        ["[3, 16, 16]", "[1, 16"],
+    ),
     "no syntax": ("[operator\n" + GOOD, ["not valid TOML", "line"]),
     "empty file": ("", ["there is no [operator]"]),
     "two errors at once": (

@@ -86,11 +86,14 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     key = Key(settings["seed"])
     if data is None and parts.data:
         data = parts.make("dataset", parts.data[0], key=key.child("data"))
-    shape = data.shape if data is not None else settings["shape"]
+    declared: Shape | None = settings["shape"]
+    shape = declared if data is None else data.shape
     if shape is None and not found:
-        found.append(
-            BadParameter(f"{where}: the shape of the images is not known", "a [data] table, or shape = [1, 96, 96]")
-        )
+        expected = "a [data] table, or shape = [1, 96, 96]"
+        found.append(BadParameter(f"{where}: the shape of the images is not known", expected))
+    if data is not None and declared not in (None, data.shape):
+        expected = f"{list(data.shape)}, the shape of the images"
+        found.append(BadParameter(f"{where}: shape is {list(declared)}", expected, "leave shape out"))
     raise_all(where, found)
     shape = cast(Shape, shape)
     to = {"device": settings["device"], "dtype": _DTYPES[settings["dtype"]]}

@@ -133,12 +133,12 @@ def _print_table(outcomes: "Sequence[Outcome]", wanted: int, out: Path) -> None:
         "image",
         "status",
         "steps",
-        "seconds",
-        "PSNR before",
-        "PSNR after",
+        "s",
+        "PSNR in",
+        "PSNR out",
         "gain",
-        "SSIM before",
-        "SSIM after",
+        "SSIM in",
+        "SSIM out",
     ):
         table.add_column(name, justify="left" if name in ("image", "status") else "right", no_wrap=name == "image")
     for outcome in outcomes:
