@@ -1,12 +1,14 @@
 """Pipelines: TOML and Python mean the same; noise belongs to an image, not to its place in a batch."""
 
+import pickle
+
 import pytest
 import torch
 from preimage_baselines import ADMM, FISTA, TotalVariation
 from preimage_gaussian_blur import GaussianBlur
 
 from preimage import Dataset, GaussianNoise, Identity, Key, Pipeline
-from preimage.errors import Incompatible, SeveralProblems
+from preimage.errors import Incompatible, PreimageError, SeveralProblems
 
 TABLES = {
     "seed": 7,
@@ -66,6 +68,19 @@ def test_per_image_operators_belong_to_the_image(images):
     together = pipeline.reconstruct(y, ["a", "b", "c"])
     alone = pipeline.reconstruct(y[2:], ["c"])
     assert torch.allclose(alone.x[0], together.x[2], atol=1e-5)
+
+
+def test_pipelines_travel_to_other_processes(images):
+    for operator in (TABLES["operator"], {"name": "inpainting-per-image"}):
+        pipeline = Pipeline.from_dict(TABLES | {"operator": operator})
+        again = pickle.loads(pickle.dumps(pipeline))
+        assert torch.equal(again.simulate(images, ["a", "b", "c"]), pipeline.simulate(images, ["a", "b", "c"]))
+
+
+def test_operators_that_do_not_compose_are_reported():
+    row = [{"name": "compressive-sensing", "measurements": 100}, {"name": "gaussian-blur"}]
+    with pytest.raises(PreimageError, match=r"mine\.toml: "):
+        Pipeline.from_dict(TABLES | {"operator": row}, where="mine.toml")
 
 
 def test_operators_in_a_row(images):

@@ -7,8 +7,8 @@ construct parts of a pipeline with the functions here.
 import copy
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,8 +96,8 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
         found.append(BadParameter(f"{where}: shape is {list(declared)}", expected, "leave shape out"))
     raise_all(where, found)
     shape = cast(Shape, shape)
-    to = {"device": settings["device"], "dtype": _DTYPES[settings["dtype"]]}
-    operator = _operator(parts, shape, key, to)
+    device, dtype = settings["device"], _DTYPES[settings["dtype"]]
+    operator = _operator(_OperatorOfImage(parts, shape, key, device, dtype))
     prior = parts.make("prior", parts.prior[0], in_shape=shape, key=key.child("prior")) if parts.prior else None
     noise = parts.make("noise", parts.noise[0], key=key.child("noise"))
     solver = parts.make("solver", parts.solver[0])
@@ -105,16 +105,14 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     raise_all(where, found)
     return {
         "operator": operator,
-        "noise": noise.to(**to),
-        "prior": None if prior is None else prior.to(**to),
+        "noise": noise.to(device, dtype),
+        "prior": None if prior is None else prior.to(device, dtype),
         "weight": parts.weight,
         "solver": solver,
         "data": data,
         "key": key,
         "observers": observers,
-        "config": parts.resolved()
-        | {name: settings[name] for name in ("seed", "device", "dtype")}
-        | {"shape": list(shape)},
+        "config": parts.resolved() | settings | {"shape": list(shape)},
     }
 
 
@@ -165,7 +163,7 @@ class _Parts:
         try:
             self.found += problems(load(kind, name), table, f"{self.where}: {kind} {name!r}")
         except PreimageError as error:
-            self.found.append(type(error)(f"{self.where}: {error.found}", error.expected, error.remedy))
+            self.found.append(error.within(self.where))
         return len(self.found) == before
 
     def make(self, kind: str, table: dict[str, Any], **context: Any) -> Any:
@@ -177,10 +175,9 @@ class _Parts:
         try:
             return construct(kind, table["name"], values, what, **context)
         except PreimageError as error:
-            prefix = "" if error.found.startswith(self.where) else f"{what}: "
-            self.found.append(type(error)(f"{prefix}{error.found}", error.expected, error.remedy))
-        except Exception as error:
-            self.found.append(BadParameter(f"{what} could not be made: {type(error).__name__}: {error}"))
+            self.found.append(error if error.found.startswith(self.where) else error.within(what))
+        except ValueError as error:  # what a constructor without errors of ours would raise
+            self.found.append(BadParameter(f"{what} could not be made: {error}"))
         return None
 
     def resolved(self) -> dict[str, Any]:
@@ -223,34 +220,43 @@ def _settings(tables: Tables, where: str, found: list[PreimageError]) -> dict[st
     return settings
 
 
-def _operator(
-    parts: _Parts, shape: Shape, key: Key, to: dict[str, Any]
-) -> ForwardOperator | Callable[[Key], ForwardOperator] | None:
-    """The composed operator, or a function that draws one where a part is drawn for each image."""
+@dataclass(frozen=True)
+class _OperatorOfImage:
+    """Draws the operator of an image from the image's key; the parts that all images share are the same each time."""
 
-    def build(tables: Sequence[dict[str, Any]], image: Key | None, into: _Parts) -> ForwardOperator | None:
+    parts: _Parts
+    shape: Shape
+    key: Key
+    device: str
+    dtype: torch.dtype
+
+    def __call__(self, image: Key) -> ForwardOperator:
         whole: ForwardOperator | None = None
-        for index, table in enumerate(tables):
-            per_image = cast("type[ForwardOperator]", load("operator", table["name"])).per_image
-            seed = image.child(index) if image is not None and per_image else key.child("operator", index)
-            in_shape = shape if whole is None else whole.out_shape
-            made: ForwardOperator | None = into.make("operator", table, in_shape=in_shape, key=seed)
-            if made is None:
-                return None
+        for index, table in enumerate(self.parts.operator):
+            seed = image.child(index) if _per_image(table) else self.key.child("operator", index)
+            in_shape = self.shape if whole is None else whole.out_shape
+            made: ForwardOperator | None = self.parts.make("operator", table, in_shape=in_shape, key=seed)
+            raise_all(self.parts.where, self.parts.found)
+            made = cast(ForwardOperator, made)
             whole = made if whole is None else made @ whole
-        return None if whole is None else whole.to(**to)
+        return cast(ForwardOperator, whole).to(device=self.device, dtype=self.dtype)
 
-    if not any(cast("type[ForwardOperator]", load("operator", table["name"])).per_image for table in parts.operator):
-        return build(parts.operator, None, parts)
-    if build(parts.operator, key.child("operator", "example"), parts) is None:
+
+def _per_image(table: Tables) -> bool:
+    return cast("type[ForwardOperator]", load("operator", table["name"])).per_image
+
+
+def _operator(draw: _OperatorOfImage) -> ForwardOperator | _OperatorOfImage | None:
+    """The operator of all images, or what draws one for each; None if it cannot be made, the reason in `found`."""
+    found = draw.parts.found
+    before = len(found)
+    try:
+        example = draw(draw.key.child("operator", "example"))
+    except PreimageError as error:
+        if len(found) == before:
+            found.append(error.within(draw.parts.where))
         return None
-
-    def drawn(tables: Sequence[dict[str, Any]], image: Key) -> ForwardOperator:
-        operator = build(tables, image, parts)
-        raise_all(parts.where, parts.found)
-        return cast(ForwardOperator, operator)
-
-    return partial(drawn, parts.operator)
+    return draw if any(_per_image(table) for table in draw.parts.operator) else example
 
 
 def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:

@@ -18,6 +18,10 @@ class PreimageError(Exception):
         super().__init__(found, expected, remedy)
         self.found, self.expected, self.remedy = found, expected, remedy
 
+    def within(self, place: str) -> "PreimageError":
+        """The same error, saying where it happened."""
+        return type(self)(f"{place}: {self.found}", self.expected, self.remedy)
+
     def __str__(self) -> str:
         lines = [self.found]
         if self.expected:
@@ -78,6 +82,9 @@ class SeveralProblems(PreimageError):
         super().__init__(heading)
         self.args = (heading, tuple(problems))
         self.problems = tuple(problems)
+
+    def within(self, place: str) -> "SeveralProblems":
+        return SeveralProblems(f"{place}: {self.found}", self.problems)
 
     def __str__(self) -> str:
         numbered = (f"{index}. {problem}".replace("\n", "\n   ") for index, problem in enumerate(self.problems, 1))
