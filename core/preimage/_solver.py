@@ -143,7 +143,7 @@ class Run:
     """
 
     def __init__(self, problem: Problem, solver: Solver[Any], keys: Sequence[Key]):
-        self.whole, self.problem, self.solver = problem, problem, solver
+        self.problem, self.solver = problem, solver
         self.step, self.seconds = 0, 0.0
         self.active = torch.arange(len(problem.y))
         self.x = problem.y.new_zeros((len(problem.y), *problem.operator.in_shape))
