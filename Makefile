@@ -40,7 +40,7 @@ registry: .venv/installed
 	@echo "Setting up .venv: once, a few minutes, most of them spent on downloading PyTorch"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt $(EDITABLE)
+	$(BIN)/python -m pip install -c constraints.txt $(EDITABLE)
 	@touch $@
 
 .venv/installed-bench: .venv/installed
