@@ -90,7 +90,7 @@ class PoissonNoise(Noise):
             raise BadData(
                 f"Poisson noise met a measurement with minimum {float(clean.min()):.3g}",
                 "a clean measurement that is nowhere negative",
-                "use an operator that keeps images non-negative (blur, inpainting), or Gaussian noise",
+                "use an operator that keeps images non-negative, or Gaussian noise",
             )
         counts = key.generator().poisson(self.peak * clean.double().cpu().numpy())
         return torch.from_numpy(counts / self.peak).to(clean)

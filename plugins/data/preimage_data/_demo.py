@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,9 @@ def _solve(
     name: str, pipeline: Pipeline, truth: Tensor, labels: tuple[str, ...], console: Console
 ) -> tuple[Result, Row]:
     y = pipeline.simulate(truth, labels)
+    # One step of one image, so that the seconds below are without the compilation of kernels on first use.
+    once = replace(pipeline, solver=replace(pipeline.solver, max_steps=1))
+    once.reconstruct(y[:1], labels[:1], throw=False)
     with StepBar(console, name, delay=0.5) as bar:
         found = pipeline.reconstruct(y, labels, observers=(bar,), throw=False)
     seen = view(pipeline.operator_for(labels), y)
