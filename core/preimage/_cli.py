@@ -157,6 +157,9 @@ def run(arguments: list[str] | None = None) -> int:
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "preimage"
         return _fail(PreimageError(error.format_message(), f"the options of {command}", f"see {command} --help"))

@@ -51,6 +51,6 @@ def preimage_components() -> list[Component]:
 @hookimpl
 def preimage_commands() -> list[Command]:
     return [
-        Command("run", "preimage_data.commands:run", "simulate and reconstruct the images of a pipeline"),
-        Command("demo", "preimage_data.commands:demo", "five inverse problems on real photographs"),
+        Command("run", "preimage_data.commands:run", "Simulate and reconstruct the images of a pipeline."),
+        Command("demo", "preimage_data.commands:demo", "Five inverse problems on real photographs."),
     ]
