@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -159,13 +159,11 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], 
     try:
         registered = load()
         manager.register(registered, name)
-        unknown = [
-            n
-            for n in dir(registered)
-            if n.startswith("preimage_") and _is_hook(registered, n) and not hasattr(PluginHooks, n)
-        ]
-        if unknown:
-            raise TypeError(f"there is no plugin hook {unknown[0]!r}; there are {', '.join(_hooks())}")
+        for hook in (n for n in dir(registered) if n.startswith("preimage_") and callable(getattr(registered, n))):
+            if hook in _hooks() and not _is_hook(registered, hook):
+                raise TypeError(f"{hook} is not marked with @hookimpl")
+            if hook not in _hooks() and _is_hook(registered, hook):
+                raise TypeError(f"there is no plugin hook {hook!r}; there are {', '.join(_hooks())}")
         plugin.components = _answers(registered, "preimage_components", Component)
         plugin.commands = _answers(registered, "preimage_commands", Command)
     except (Exception, SystemExit) as error:  # a plugin must not end the program either
@@ -184,13 +182,10 @@ def _is_hook(module: Any, name: str) -> bool:
 
 
 def _answers(module: Any, hook: str, wanted: type) -> list[Any]:
-    function = getattr(module, hook, None)
-    if function is None or not _is_hook(module, hook):
-        return []
-    answer = function()
-    if not isinstance(answer, list | tuple) or not all(isinstance(item, wanted) for item in answer):  # type: ignore[reportUnknownVariableType]
+    answer: Any = getattr(module, hook, list)()
+    if not isinstance(answer, list) or not all(isinstance(item, wanted) for item in cast("list[Any]", answer)):
         raise TypeError(f"{hook}() returned {answer!r:.200}, not a list of {wanted.__name__}")
-    return list(answer)  # type: ignore[reportUnknownArgumentType]
+    return cast("list[Any]", answer)
 
 
 def _describe(error: BaseException) -> str:
