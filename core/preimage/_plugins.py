@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import pluggy
 
@@ -182,10 +182,11 @@ def _is_hook(module: Any, name: str) -> bool:
 
 
 def _answers(module: Any, hook: str, wanted: type) -> list[Any]:
-    answer: Any = getattr(module, hook, list)()
-    if not isinstance(answer, list) or not all(isinstance(item, wanted) for item in cast("list[Any]", answer)):
+    function: Callable[[], Any] | None = getattr(module, hook, None)
+    answer = [] if function is None else function()
+    if type(answer) is not list or not all(isinstance(item, wanted) for item in answer):
         raise TypeError(f"{hook}() returned {answer!r:.200}, not a list of {wanted.__name__}")
-    return cast("list[Any]", answer)
+    return answer
 
 
 def _describe(error: BaseException) -> str:
