@@ -182,11 +182,12 @@ def _is_hook(module: Any, name: str) -> bool:
 
 
 def _answers(module: Any, hook: str, wanted: type) -> list[Any]:
-    function: Callable[[], Any] | None = getattr(module, hook, None)
-    answer = [] if function is None else function()
-    if type(answer) is not list or not all(isinstance(item, wanted) for item in answer):
+    if not hasattr(module, hook):
+        return []
+    answer = getattr(module, hook)()
+    if not isinstance(answer, list) or not all(isinstance(item, wanted) for item in cast("list[object]", answer)):
         raise TypeError(f"{hook}() returned {answer!r:.200}, not a list of {wanted.__name__}")
-    return answer
+    return cast("list[Any]", answer)
 
 
 def _describe(error: BaseException) -> str:
