@@ -163,6 +163,7 @@ def expect(outcome: subprocess.CompletedProcess[str], parts: list[str]) -> None:
     assert "Traceback" not in text + outcome.stdout
     assert text.count("error:") == 1
     assert "expected:" in text
+    assert "remedy:" in text
     flat = " ".join(text.split())
     for part in parts:
         assert part in flat, (part, text)

@@ -31,7 +31,7 @@ Tables = Mapping[str, Any]
 
 _TOP_LEVEL = ("seed", "device", "dtype", "shape", "data", "operator", "noise", "prior", "solver", "observer")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_BATCH_FIRST = "a list of sizes such as [1, 96, 96]: channels, height, width"
+_SIZES = "a list of positive sizes: channels, height, width"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise BadFile(f"{path} is a directory", "a pipeline in TOML", f"name a file in it: {path}/NAME.toml") from None
     except UnicodeDecodeError as error:
-        raise BadFile(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})", "a pipeline in TOML"
-        ) from None
+        found = f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
+        raise BadFile(found, "a pipeline in TOML", "name the pipeline first; images go after --input") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadFile(f"{path} is not valid TOML: {error}", "TOML: [table] headings and key = value lines") from None
+        expected = "TOML: [table] headings and key = value lines"
+        raise BadFile(f"{path} is not valid TOML: {error}", expected, "mend that line") from None
     except OSError as error:
         raise BadFile(f"{path} cannot be read: {error.strerror}", "a readable file", "check its permissions") from None
 
@@ -66,7 +66,8 @@ def with_overrides(tables: Tables, overrides: Tables, where: str) -> dict[str, A
             else:
                 node = cast("dict[str, Any]", node).setdefault(name, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
-            raise BadParameter(f"{where}: cannot set {path}", "TABLE.KEY, or TABLE.INDEX.KEY for a list of tables")
+            expected = "TABLE.KEY, or TABLE.INDEX.KEY for a list of tables"
+            raise BadParameter(f"{where}: cannot set {path}", expected, "name a key of a table, as in solver.max_steps")
         node[last] = value
     return changed
 
@@ -90,7 +91,7 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     shape = declared if data is None else data.shape
     if shape is None and not found:
         expected = "a [data] table, or shape = [1, 96, 96]"
-        found.append(BadParameter(f"{where}: the shape of the images is not known", expected))
+        found.append(BadParameter(f"{where}: the shape of the images is not known", expected, "add either"))
     if data is not None and declared not in (None, data.shape):
         expected = f"{list(data.shape)}, the shape of the images"
         found.append(BadParameter(f"{where}: shape is {list(declared)}", expected, "leave shape out"))
@@ -141,7 +142,8 @@ class _Parts:
         listed = cast("list[Any]", given if isinstance(given, list) else [given])
         if (len(listed) > 1 and not many) or not listed or not all(isinstance(table, dict) for table in listed):
             expected = f"a table [{key}]" + (f", or several [[{key}]]" if many else "")
-            self.found.append(BadParameter(f"{self.where}: {key} is {given!r:.60}", expected))
+            remedy = f'write [{key}] on a line of its own, and below it name = "..."'
+            self.found.append(BadParameter(f"{self.where}: {key} is {given!r:.60}", expected, remedy))
             return []
         return [table for table in cast("list[dict[str, Any]]", listed) if self._check(key, kind, dict(table))]
 
@@ -150,14 +152,16 @@ class _Parts:
         name = table.pop("name", None)
         if not isinstance(name, str):
             text = "has no name" if name is None else f"has the name {name!r}"
-            self.found.append(
-                BadParameter(f"{self.where}: [{key}] {text}", f"the name of a {kind}: {', '.join(names(kind))}")
-            )
+            known = names(kind)
+            remedy = f'write name = "{next(iter(known), "...")}", say'
+            expected = f"the name of one: {', '.join(known)}"
+            self.found.append(BadParameter(f"{self.where}: [{key}] {text}", expected, remedy))
             return False
         if kind == "prior" and "weight" in table:
             weight = table.pop("weight")
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-                self.found.append(BadParameter(f"{self.where}: [prior] weight is {weight!r}", "a finite number >= 0"))
+                found = f"{self.where}: [prior] weight is {weight!r}"
+                self.found.append(BadParameter(found, "a finite number >= 0", "write weight = 0.01, say"))
             else:
                 self.weight = float(weight)
         try:
@@ -175,7 +179,8 @@ class _Parts:
         try:
             return construct(kind, table["name"], values, what, **context)
         except PreimageError as error:
-            self.found.append(error if error.found.startswith(self.where) else error.within(what))
+            remedy = f"preimage show {kind}/{table['name']} explains its parameters"
+            self.found.append(error if error.found.startswith(self.where) else error.within(what, remedy))
         except ValueError as error:  # what a constructor without errors of ours would raise
             self.found.append(BadParameter(f"{what} could not be made: {error}"))
         return None
@@ -199,9 +204,10 @@ def _settings(tables: Tables, where: str, found: list[PreimageError]) -> dict[st
     settings: dict[str, Any] = {"seed": 0, "device": "cpu", "dtype": "float32", "shape": None}
     settings |= {name: tables[name] for name in settings if name in tables}
     if isinstance(settings["seed"], bool) or not isinstance(settings["seed"], int):
-        found.append(BadParameter(f"{where}: seed is {settings['seed']!r}", "an integer"))
+        found.append(BadParameter(f"{where}: seed is {settings['seed']!r}", "an integer", "write seed = 0"))
     if settings["dtype"] not in _DTYPES:
-        found.append(BadParameter(f"{where}: dtype is {settings['dtype']!r}", " or ".join(map(repr, _DTYPES))))
+        expected = " or ".join(map(repr, _DTYPES))
+        found.append(BadParameter(f"{where}: dtype is {settings['dtype']!r}", expected, 'write dtype = "float32"'))
     try:
         torch.empty(0, device=settings["device"])
     except Exception as error:
@@ -215,7 +221,7 @@ def _settings(tables: Tables, where: str, found: list[PreimageError]) -> dict[st
     if shape is not None:
         sizes = cast("list[Any]", shape) if isinstance(shape, list) else []
         if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-            found.append(BadParameter(f"{where}: shape is {shape!r}", _BATCH_FIRST))
+            found.append(BadParameter(f"{where}: shape is {shape!r}", _SIZES, "write shape = [1, 96, 96]"))
         settings["shape"] = tuple(sizes)
     return settings
 

@@ -18,9 +18,9 @@ class PreimageError(Exception):
         super().__init__(found, expected, remedy)
         self.found, self.expected, self.remedy = found, expected, remedy
 
-    def within(self, place: str) -> "PreimageError":
-        """The same error, saying where it happened."""
-        return type(self)(f"{place}: {self.found}", self.expected, self.remedy)
+    def within(self, place: str, remedy: str = "") -> "PreimageError":
+        """The same error, saying where it happened, and what to do if it did not say so itself."""
+        return type(self)(f"{place}: {self.found}", self.expected, self.remedy or remedy)
 
     def __str__(self) -> str:
         lines = [self.found]
@@ -83,7 +83,7 @@ class SeveralProblems(PreimageError):
         self.args = (heading, tuple(problems))
         self.problems = tuple(problems)
 
-    def within(self, place: str) -> "SeveralProblems":
+    def within(self, place: str, remedy: str = "") -> "SeveralProblems":
         return SeveralProblems(f"{place}: {self.found}", self.problems)
 
     def __str__(self) -> str:
