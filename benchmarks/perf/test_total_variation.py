@@ -113,12 +113,13 @@ def test_deconvolution_against_primal_dual(compare, problem, optimum, tuned):
     peer = primal_dual(problem, step, theirs)
     for x in (solve(problem, ADMM(max_steps=ours, tolerance=0)).x, peer()):
         assert float(problem.objective(x)) <= goal * (1 + 1e-5)
+    note = f"{ours} and {theirs} iterations to 0.1 % of the optimum"
     kind = f"best step {step:g} of a grid" if tuned else "default step"
     compare(
         f"TV deconvolution, 256², ADMM, {'tuned' if tuned else 'default'} peer",
         lambda: solve(problem, ADMM(max_steps=ours, tolerance=0)),
         (f"deepinv PDCP, exact prox, {kind}", peer),
         0.6 if tuned else 0.2,
-        note=f"{ours} and {theirs} iterations to 0.1 % of the optimum",
+        note=note + ("; a guard: 0.2 is not reached" if tuned else ""),
         rounds=9,
     )

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Shape as Shape,
         check_shape as check_shape,
         dot as dot,
+        norms as norms,
         per_image as per_image,
         take_rows as take_rows,
     )
@@ -85,7 +86,7 @@ _WHERE = {
     "_problem": ["Problem"],
     "_registry": ["load", "names"],
     "_solver": ["DirectSolver", "Reconstruction", "Run", "Solver", "Status", "solve"],
-    "_tensors": ["Shape", "check_shape", "dot", "per_image", "take_rows"],
+    "_tensors": ["Shape", "check_shape", "dot", "norms", "per_image", "take_rows"],
 }
 _MODULE_OF = {name: module for module, found in _WHERE.items() for name in found}
 __all__ = ["Command", "Component", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from preimage import (
     Solver,
     Splittable,
     dot,
+    norms,
     per_image,
 )
 from preimage.errors import BadParameter
@@ -129,10 +130,10 @@ class ADMM(Solver[ADMMState]):
         z = prior.prox_coefficients(v, problem.weight / state.penalty)
         u = v.sub_(z)
 
-        norm_z, norm_u = _norm(z), _norm(u)
-        primal = _norm(image - z)
+        norm_z, norm_u = norms(z), norms(u)
+        primal = norms(image - z)
         # p' = rho (u_old + K x - z_old) solves A^T (A x - y) + K^T p' = 0, and p = rho u_new is a subgradient at z_new.
-        dual = _norm(image.sub_(state.z).add_(state.u).sub_(u))
+        dual = norms(image.sub_(state.z).add_(state.u).sub_(u))
         # In units of the gradient of the objective, with ||K|| taken for one.
         inner = 0.1 * state.penalty * (primal * dual).sqrt()
         tiny = torch.finfo(x.dtype).tiny
@@ -188,7 +189,7 @@ def _update(problem: Problem, state: ADMMState, analysis: LinearOperator) -> Ten
         return v if state.filter is None else state.filter.apply(v)
 
     # Rounding leaves a residual of about this size, however many steps are taken.
-    tolerance = torch.maximum(state.inner, 4 * torch.finfo(b.dtype).eps * _norm(b))
+    tolerance = torch.maximum(state.inner, 4 * torch.finfo(b.dtype).eps * norms(b))
     return conjugate_gradients(apply, b, state.x, tolerance, INNER_STEPS, precondition)
 
 
@@ -218,10 +219,6 @@ def _inverse(diagonal: Diagonal, like: Tensor) -> Diagonal:
 
 def _analysis(problem: Problem) -> LinearOperator:
     return cast(Splittable, problem.prior).analysis()
-
-
-def _norm(x: Tensor) -> Tensor:
-    return cast(Any, torch.linalg.vector_norm(x.flatten(1), dim=1))
 
 
 def _is_power_of_two(count: int) -> bool:

@@ -17,6 +17,7 @@ from preimage import (
     Proximable,
     Solver,
     dot,
+    norms,
     operator_norm,
     per_image,
     take_rows,
@@ -145,7 +146,7 @@ class FISTA(Solver[FISTAState]):
             predicted_v=None if state.predicted_v is None else ahead(predicted_x, state.predicted, predicted),
             t=t,
             lipschitz=lipschitz,
-            change=_norm(z - v) / _norm(z).clamp_min(torch.finfo(z.dtype).tiny),
+            change=norms(z - v) / norms(z).clamp_min(torch.finfo(z.dtype).tiny),
             failures=torch.where(value < state.value, 0, state.failures + 1),
             memory=memory,
         )
@@ -250,7 +251,3 @@ def _objective(problem: Problem, x: Tensor, predicted: Tensor) -> Tensor:
 
 def _where(which: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-
-def _norm(x: Tensor) -> Tensor:
-    return dot(x, x).sqrt()

@@ -10,7 +10,6 @@ from preimage import (
     Proximable,
     Quadratic,
     Shape,
-    dot,
     per_image,
 )
 
@@ -35,10 +34,6 @@ class Tikhonov(Quadratic, Proximable, Differentiable):
     def analysis(self) -> LinearOperator:
         return Proximable.analysis(self) if self._gradient is None else self._gradient
 
-    def energy(self, x: Tensor) -> Tensor:
-        coefficients = x if self._gradient is None else self._gradient(x)
-        return 0.5 * dot(coefficients, coefficients)
-
     def grad(self, x: Tensor) -> Tensor:
         return x.clone() if self._gradient is None else self._gradient.normal(x)
 
@@ -49,6 +44,3 @@ class Tikhonov(Quadratic, Proximable, Differentiable):
         diagonal = self._gradient.normal_diagonal()
         eigenvalues = 1 + per_image(step, x) * diagonal.eigenvalues.to(x)
         return type(diagonal)(diagonal.basis, eigenvalues).solve(x)
-
-    def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
-        return coefficients / (1 + per_image(step, coefficients))
