@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-FAST := $(patsubst plugins/%/pyproject.toml,%,$(shell grep -l '^fast = ' plugins/*/pyproject.toml))
-EDITABLE := -e '.[dev]' $(foreach p,$(PLUGINS),-e 'plugins/$(p)$(if $(filter $(p),$(FAST)),[fast])')
+WITH_EXTRAS := $(patsubst plugins/%/pyproject.toml,%,$(shell grep -l '^all = ' plugins/*/pyproject.toml))
+EDITABLE := -e '.[dev]' $(foreach p,$(PLUGINS),-e 'plugins/$(p)$(if $(filter $(p),$(WITH_EXTRAS)),[all])')
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1

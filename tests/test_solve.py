@@ -214,3 +214,59 @@ def test_poisson_counts():
     assert torch.equal((y * 20).round(), y * 20)
     with pytest.raises(BadData, match="nowhere negative"):
         PoissonNoise(peak=20.0).sample(-clean, Key(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Halving):
+    """Halving that gives a sentence per image, calls large images diverged, and reports a map of its own."""
+
+    def criterion(self, problem: Problem, state: Tensor) -> list[str]:
+        return [f"image of size {float(y.max()):g} is near" for y in problem.y]
+
+    def diverged(self, problem: Problem, state: Tensor) -> Tensor:
+        return state.flatten(1).amax(1) > 10
+
+    def remedy(self) -> str:
+        return "use smaller images"
+
+    def details(self, problem: Problem, state: Tensor) -> dict[str, Tensor]:
+        return {"distance": (state - problem.y).abs()}
+
+
+def test_each_image_has_its_own_reason_and_details():
+    result = solve(problem(1.0, 8.0), Judged())
+    assert [reason.partition(": ")[2] for reason in result.reasons] == [
+        "image of size 1 is near",
+        "image of size 8 is near",
+    ]
+    assert result.details["distance"].shape == (2, *SHAPE)
+    torch.testing.assert_close(result.details["distance"], (result.x - problem(1.0, 8.0).y).abs())
+
+
+def test_a_finite_iteration_can_diverge_and_says_what_to_change():
+    with pytest.raises(Diverged, match=r"diverged \(images \[1\]\)(.|\n)*use smaller images"):
+        solve(problem(1.0, 16.0), Judged())
+    result = solve(problem(1.0, 16.0), Judged(), throw=False)
+    assert result.status == (Status.CONVERGED, Status.DIVERGED)
+    assert result.reasons[1].endswith("the iteration diverged; use smaller images")
+    assert float(result.x[1].max()) == 8  # the estimate before the step that went wrong
+
+
+def test_one_weight_per_image_travels_with_its_image():
+    y = problem(1.0, 2.0, 3.0).y
+    weights = torch.tensor([0.1, 0.2, 0.3])
+    whole = Problem(Identity(SHAPE), y, NoNoise(), ReferencePrior(SHAPE), weights)
+    assert torch.equal(whole.rows(torch.tensor([2, 0])).weight, torch.tensor([0.3, 0.1]))
+    torch.testing.assert_close(whole.objective(y), weights * 0.5 * y.flatten(1).square().sum(1))
+    with pytest.raises(ShapeMismatch, match="one for each of the 3 images"):
+        Problem(Identity(SHAPE), y, NoNoise(), ReferencePrior(SHAPE), weights[:2])
+    with pytest.raises(BadParameter, match="finite number >= 0"):
+        Problem(Identity(SHAPE), y, NoNoise(), ReferencePrior(SHAPE), -weights)
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(sigma=0.3), PoissonNoise(peak=200.0), NoNoise()])
+def test_expected_misfit_is_the_mean_misfit_of_the_truth(noise):
+    clean = 0.5 + Key(0).uniform((400, *SHAPE), like=torch.zeros((), dtype=torch.float64))
+    y = noise.sample(clean, Key(1))
+    mean, expected = float(noise.misfit(clean, y).mean()), float(noise.expected_misfit(y)[0])
+    assert abs(mean - expected) <= 0.05 * expected

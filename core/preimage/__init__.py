@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._hookspecs import hookimpl
-from ._plugins import Command, Component
+from ._plugins import Command, Component, WeightsFile
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._operator import ForwardOperator as ForwardOperator, Identity as Identity, LinearOperator as LinearOperator
     from ._pipeline import Pipeline as Pipeline
     from ._prior import (
+        Constraint as Constraint,
         Denoiser as Denoiser,
         Differentiable as Differentiable,
         Energy as Energy,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Quadratic as Quadratic,
         Splittable as Splittable,
     )
+    from ._prior_sum import sum_of_priors as sum_of_priors
     from ._problem import Problem as Problem
     from ._registry import load as load, names as names
     from ._solver import (
@@ -73,6 +75,7 @@ _WHERE = {
     "_operator": ["ForwardOperator", "Identity", "LinearOperator"],
     "_pipeline": ["Pipeline"],
     "_prior": [
+        "Constraint",
         "Denoiser",
         "Differentiable",
         "Energy",
@@ -83,13 +86,14 @@ _WHERE = {
         "Quadratic",
         "Splittable",
     ],
+    "_prior_sum": ["sum_of_priors"],
     "_problem": ["Problem"],
     "_registry": ["load", "names"],
     "_solver": ["DirectSolver", "Reconstruction", "Run", "Solver", "Status", "solve"],
     "_tensors": ["Shape", "check_shape", "dot", "norms", "per_image", "take_rows"],
 }
 _MODULE_OF = {name: module for module, found in _WHERE.items() for name in found}
-__all__ = ["Command", "Component", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["Command", "Component", "WeightsFile", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -201,6 +201,14 @@ class Stack(LinearOperator):
         bounds = [part.norm_bound() for part in self.parts()]
         return None if None in bounds else math.hypot(*cast(list[float], bounds))
 
+    def normal_diagonal(self) -> Diagonal | None:
+        total: Diagonal | None = None
+        for diagonal in (part.normal_diagonal() for part in self.parts()):
+            total = diagonal if total is None or diagonal is None else total.plus(diagonal)
+            if total is None:
+                return None
+        return total
+
     def rows(self, index: Tensor) -> "Stack":
         return Stack([part.rows(index) for part in self.parts()])
 

@@ -22,6 +22,7 @@ _OWN = {
     "plugins": ("preimage._cli:list_plugins", "Distributions, what they offer, and what is wrong with broken ones."),
     "show": ("preimage._inspect:show", "Parameters, defaults and documentation of a component, and what it fits with."),
     "check": ("preimage._inspect:check", "Hold components to the laws of their kind, or check a pipeline file."),
+    "presets": ("preimage._inspect:presets", "Tuned priors and solvers by name, for which operator and noise."),
     "new": ("preimage._scaffold:new", "Write a plugin that installs and passes its own contract tests."),
 }
 
@@ -134,6 +135,8 @@ def list_plugins(as_json: bool, with_traceback: bool) -> int:
         click.echo(json.dumps(rows, indent=1))
     for plugin in () if as_json else plugins:
         offers = [f"{c.kind}/{c.name}" for c in plugin.components] + [f"command {c.name}" for c in plugin.commands]
+        offers += [f"weights {w.name} of {w.component}" for w in plugin.weights]
+        offers += [f"presets {target.rpartition('/')[2]}" for target in plugin.presets]
         mark = click.style("broken", fg="red", bold=True) if plugin.faults else click.style("ok", fg="green")
         click.echo(f"{click.style(plugin.requirement, bold=True)}  {mark}")
         if offers:

@@ -38,4 +38,5 @@ def fits_with(kind: str, name: str) -> dict[str, list[str]]:
 
 def capabilities(cls: type) -> str:
     """The core interfaces that a class implements, as text."""
-    return ", ".join(c.__name__ for c in cls.__mro__ if c.__module__.startswith("preimage._")) or cls.__name__
+    own = [c for c in cls.__mro__ if c.__module__.startswith("preimage._") and c.__module__ != "preimage._prior_sum"]
+    return ", ".join(c.__name__ for c in own) or cls.__name__

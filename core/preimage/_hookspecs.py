@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from ._plugins import Command, Component
+    from ._plugins import Command, Component, WeightsFile
     from ._solver import Reconstruction, Run
 
 hookspec = pluggy.HookspecMarker("preimage")
@@ -23,6 +23,14 @@ class PluginHooks:
     @hookspec
     def preimage_commands(self) -> "list[Command]":  # type: ignore[empty-body]
         """Subcommands of the `preimage` command line; functions are named, not imported."""
+
+    @hookspec
+    def preimage_weights(self) -> "list[WeightsFile]":  # type: ignore[empty-body]
+        """The weights files this plugin ships, by component and name (see `preimage.weights`)."""
+
+    @hookspec
+    def preimage_presets(self) -> "list[str]":  # type: ignore[empty-body]
+        """The preset files this plugin ships, as "package:folder/file.toml" (see `preimage.presets`)."""
 
 
 class RunHooks:

@@ -1,17 +1,19 @@
-"""`preimage show` and `preimage check`."""
+"""`preimage show`, `preimage presets` and `preimage check`."""
 
 import inspect
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from ._cli import is_file_argument
 from ._fits import fits_with
-from ._parameters import CONTEXT, parameters
+from ._parameters import CONTEXT, parameters, unknown
 from ._plugins import KINDS, discover
 from ._registry import absent, catalogue, find, load
-from .errors import BadParameter, LawBroken, PreimageError
+from .errors import BadParameter, LawBroken, PreimageError, raise_all
 
 
 def _resolve(name: str) -> tuple[str, str]:
@@ -44,14 +46,17 @@ def show(name: str, as_json: bool) -> int:
     documentation = inspect.cleandoc(cls.__doc__ or "No documentation.")
     listed = [(p.name, p.type_name, "required" if p.required else repr(p.default)) for p in parameters(cls)]
     if kind == "prior":
-        listed.append(("weight", "float", "1.0 (of the pipeline: misfit(x) + weight R(x))"))
+        listed.append(("weight", "float or 'auto'", "1.0 (of the pipeline: misfit(x) + weight R(x))"))
     fits = fits_with(kind, name)
+    shipped = [(w.name, w.summary) for w in discover().weights if w.component == f"{kind}/{name}"]
     if as_json:
         rows = [{"name": n, "type": t, "default": d} for n, t, d in listed]
         about = {"kind": kind, "name": name, "summary": component.summary, "distribution": plugin.requirement}
         click.echo(
             json.dumps(
-                about | {"class": component.target, "parameters": rows, "fits": fits, "documentation": documentation},
+                about
+                | {"class": component.target, "parameters": rows, "fits": fits, "documentation": documentation}
+                | ({"weights": dict(shipped)} if shipped else {}),
                 indent=1,
             )
         )
@@ -66,9 +71,42 @@ def show(name: str, as_json: bool) -> int:
             click.echo(f"  {parameter:<{widths[0]}}  {type_name:<{widths[1]}}  {default}")
     if supplied:
         click.echo(f"  supplied by the pipeline: {', '.join(supplied)}")
+    if shipped:
+        click.secho("weights that ship", bold=True)
+    for weights, summary in shipped:
+        click.echo(f"  {weights}  {summary}")
     for other, fitting in fits.items():
         click.secho(f"{other}s that fit", bold=True)
         click.echo(f"  {', '.join(fitting) or 'none installed, or none needed'}")
+    return 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def presets(name: str | None, as_json: bool) -> int:
+    """Presets by name: tuned priors and solvers, for which operator and noise, and how well they did.
+
+    NAME is the name of a preset or a preset file. Used in a pipeline as preset = "NAME".
+    """
+    from .presets import read_presets, shipped
+
+    found, wrong = (read_presets(Path(name)), ()) if name and is_file_argument(name) else shipped()
+    raise_all("preset files that cannot be used", wrong)
+    chosen = [p for p in found if name is None or p.name == name or is_file_argument(name)]
+    if name and not chosen:
+        raise unknown(name, sorted({p.name for p in found}), "there is no preset")
+    if as_json:
+        click.echo(json.dumps([asdict(p) for p in chosen], indent=1))
+        return 0
+    if not chosen:
+        click.echo("No presets are installed: preimage tune makes them.")
+    for family in dict.fromkeys(p.name for p in chosen):
+        click.secho(family, bold=True)
+        for preset in (p for p in chosen if p.name == family):
+            score = preset.tuned.get("score")
+            reached = f"  {score:.2f} dB on {preset.tuned.get('data', 'its data')}" if isinstance(score, float) else ""
+            click.echo(f"  {preset.described()}{reached}")
     return 0
 
 

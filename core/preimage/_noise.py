@@ -30,6 +30,10 @@ class Noise(nn.Module, ABC):
         """Gradient of the misfit in `predicted`, by automatic differentiation unless replaced."""
         return gradient(lambda p: self.misfit(p, y), predicted)
 
+    def expected_misfit(self, y: Tensor) -> Tensor | None:
+        """What the misfit of the true image is on average, (B,), for discrepancy principles; None if unknown."""
+        return None
+
     def sample(self, clean: Tensor, key: Key | Sequence[Key]) -> Tensor:
         """Draw y given F(x) for a batch (B, ...), image i from its own key (`key.child(i)` if one key is given)."""
         return torch.stack([self.draw(image, k) for image, k in zip(clean, keys_for(key, len(clean)), strict=True)])
@@ -60,12 +64,20 @@ class GaussianNoise(LeastSquares):
     def draw(self, clean: Tensor, key: Key) -> Tensor:
         return clean + self.sigma * key.normal(clean.shape, like=clean)
 
+    def expected_misfit(self, y: Tensor) -> Tensor:
+        """m sigma^2 / 2, m the number of values in the measurement of one image."""
+        return y.new_full((len(y),), 0.5 * y[0].numel() * self.sigma**2)
+
 
 class NoNoise(LeastSquares):
     """y = F(x); misfit 1/2 ||F(x) - y||^2."""
 
     def draw(self, clean: Tensor, key: Key) -> Tensor:
         return clean.clone()
+
+    def expected_misfit(self, y: Tensor) -> Tensor:
+        """Zero."""
+        return y.new_zeros(len(y))
 
 
 class PoissonNoise(Noise):
@@ -94,6 +106,11 @@ class PoissonNoise(Noise):
             )
         counts = key.generator().poisson(self.peak * clean.double().cpu().numpy())
         return torch.from_numpy(counts / self.peak).to(clean)
+
+    def expected_misfit(self, y: Tensor) -> Tensor:
+        """m / (2 peak): the divergence is half a chi-squared variable where counts are not small (Bertero et al. 2010,
+        "A discrepancy principle for Poisson data", section 2)."""
+        return y.new_full((len(y),), 0.5 * y[0].numel() / self.peak)
 
     def misfit(self, predicted: Tensor, y: Tensor) -> Tensor:
         p = predicted.clamp_min(self.floor)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ._plugins import WeightsFile
 from ._registry import load
 from .errors import BadParameter, PreimageError, raise_all
 
@@ -54,6 +55,18 @@ def parameters(cls: type) -> list[Parameter]:
         for p in inspect.signature(cls).parameters.values()
         if p.name not in CONTEXT and p.kind not in collecting  # nn.Module's own constructor collects
     ]
+
+
+def weights_parameters(cls: type) -> list[str]:
+    """The constructor parameters that name weights: those annotated as `preimage.weights.WeightsName`."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    return [
+        name for name, hint in hints.items() if any(_names_weights(part) for part in (hint, *typing.get_args(hint)))
+    ]
+
+
+def _names_weights(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Annotated and WeightsFile in hint.__metadata__
 
 
 def problems(cls: type, values: Mapping[str, Any], what: str) -> list[PreimageError]:

@@ -1,14 +1,16 @@
 """Pipelines: parts put together by name or from Python, checked before anything expensive, and run."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ._algebra import per_image_operator
 from ._dataset import Dataset
+from ._discrepancy import weight_by_discrepancy
 from ._key import Key
 from ._noise import Noise
 from ._operator import ForwardOperator
@@ -17,6 +19,7 @@ from ._problem import Problem
 from ._provenance import versions
 from ._solver import Reconstruction, Solver, misfits, solve
 from .errors import BadParameter, raise_all
+from .weights import digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,9 @@ class Pipeline:
     """An operator, a noise model, a prior and a solver that fit together, and the images they are meant for.
 
     - `operator`: one operator for all images, or a function that draws one for an image from a `Key`.
-    - `weight`: multiplies the prior. `data`: images, if the pipeline names some. `key`: of everything random.
+    - `weight`: multiplies the prior; "auto" chooses it for each image by the discrepancy principle, at the cost of
+      about ten runs, and gives it back in `Reconstruction.details["weight"]`.
+    - `data`: images, if the pipeline names some. `key`: of everything random.
     - `config`: the resolved TOML tables, defaults included, if it was assembled by name.
 
     Raises `Incompatible` if the solver does not accept the other parts.
@@ -34,7 +39,7 @@ class Pipeline:
     noise: Noise
     solver: Solver[Any]
     prior: Prior | None = None
-    weight: float = 1.0
+    weight: float | Literal["auto"] = 1.0
     data: Dataset | None = None
     key: Key = Key(0)
     observers: tuple[object, ...] = ()
@@ -93,8 +98,9 @@ class Pipeline:
         return self.noise.sample(self.operator_for(labels)(x), [self.key.child("noise", label) for label in labels])
 
     def problem(self, y: Tensor, labels: Sequence[str] | None = None, x0: Tensor | None = None) -> Problem:
-        """The inverse problem posed by measurements (B, *out_shape)."""
-        return Problem(self.operator_for(_labels(labels, y)), y, self.noise, self.prior, self.weight, x0)
+        """The inverse problem posed by measurements (B, *out_shape); with weight 1 if that is still to be chosen."""
+        weight = 1.0 if self.weight == "auto" else self.weight
+        return Problem(self.operator_for(_labels(labels, y)), y, self.noise, self.prior, weight, x0)
 
     def reconstruct(
         self,
@@ -109,9 +115,20 @@ class Pipeline:
         labels = _labels(labels, y)
         keys = [self.key.child("solver", label) for label in labels]
         whole = (*self.observers, *observers)
-        result = solve(self.problem(y, labels, x0), self.solver, key=keys, observers=whole, throw=throw)
-        provenance = {"pipeline": dict(self.config), "labels": list(labels), "versions": versions(self.config)}
-        return replace(result, provenance=provenance)
+        problem, extra, started = self.problem(y, labels, x0), dict[str, Tensor](), time.perf_counter()
+        if self.weight == "auto":
+            extra = {"weight": weight_by_discrepancy(problem, self.solver, keys)}
+            problem = replace(problem, weight=extra["weight"])
+        searched = time.perf_counter() - started
+        result = solve(problem, self.solver, key=keys, observers=whole, throw=throw)
+        provenance: dict[str, Any] = {
+            "pipeline": dict(self.config),
+            "labels": list(labels),
+            "versions": versions(self.config),
+            "weights": digests(self.config),
+        }
+        details = {**result.details, **extra}
+        return replace(result, seconds=result.seconds + searched, details=details, provenance=provenance)
 
 
 def _labels(labels: Sequence[str] | None, batch: Tensor) -> Sequence[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -58,6 +60,25 @@ class Command:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """Weights that a plugin ships: for which component ("prior/glow"), under which name, where ("package:folder/file"),
+    and one line saying what they were made from."""
+
+    component: str
+    name: str
+    target: str
+    summary: str
+
+
+def resource(target: str) -> Path:
+    """The file at "package:folder/file" of an installed package, which is not imported."""
+    package, _, path = target.partition(":")
+    spec = find_spec(package)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path(package)
+    return folder / path
+
+
+@dataclass(frozen=True)
 class Fault:
     """What is wrong with a plugin: a line, the traceback if there was an exception, and what to do."""
 
@@ -75,6 +96,8 @@ class Plugin:
     version: str
     components: list[Component] = field(default_factory=list[Component])
     commands: list[Command] = field(default_factory=list[Command])
+    weights: list[WeightsFile] = field(default_factory=list[WeightsFile])
+    presets: list[str] = field(default_factory=list[str])
     faults: list[Fault] = field(default_factory=list[Fault])
 
     @property
@@ -94,6 +117,8 @@ class Discovery:
     plugins: tuple[Plugin, ...]
     components: Mapping[tuple[str, str], list[tuple[Component, Plugin]]]
     commands: Mapping[str, list[tuple[Command, Plugin]]]
+    weights: tuple[WeightsFile, ...] = ()
+    presets: tuple[str, ...] = ()
 
 
 @cache
@@ -123,7 +148,9 @@ def discover() -> Discovery:
             others = " and ".join(other.requirement for _, other in owners if other is not plugin) or "itself, twice"
             remedy = f"pip uninstall one of them, or choose with PREIMAGE_PLUGINS={plugin.distribution}"
             plugin.faults.append(Fault(f"{what} is also offered by {others}; neither can be used", remedy))
-    return Discovery(manager, tuple(found), components, commands)
+    weights = tuple(file for plugin in found for file in plugin.weights)
+    presets = tuple(target for plugin in found for target in plugin.presets)
+    return Discovery(manager, tuple(found), components, commands, weights, presets)
 
 
 def _entry_points() -> "list[tuple[str, str, str, Callable[[], Any]]]":
@@ -166,8 +193,10 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], 
                 raise TypeError(f"there is no plugin hook {hook!r}; there are {', '.join(_hooks())}")
         plugin.components = _answers(registered, "preimage_components", Component)
         plugin.commands = _answers(registered, "preimage_commands", Command)
+        plugin.weights = _answers(registered, "preimage_weights", WeightsFile)
+        plugin.presets = _answers(registered, "preimage_presets", str)
     except (Exception, SystemExit) as error:  # a plugin must not end the program either
-        plugin.components, plugin.commands = [], []
+        plugin.components, plugin.commands, plugin.weights, plugin.presets = [], [], [], []
         plugin.faults.append(Fault(_describe(error), _remedy(error, plugin), traceback.format_exc()))
         if manager.get_plugin(name) is not None:
             manager.unregister(name=name)
@@ -212,4 +241,15 @@ def _remedy(error: BaseException, plugin: Plugin) -> str:
     return f"{either}; preimage plugins --traceback shows where it fails"
 
 
-__all__ = ["KINDS", "Command", "Component", "Discovery", "Fault", "Plugin", "discover", "hookimpl"]
+__all__ = [
+    "KINDS",
+    "Command",
+    "Component",
+    "Discovery",
+    "Fault",
+    "Plugin",
+    "WeightsFile",
+    "discover",
+    "hookimpl",
+    "resource",
+]

@@ -25,6 +25,10 @@ class Prior(nn.Module, ABC):
         super().__init__()
         self.in_shape = tuple(in_shape)
 
+    def feasible(self, x: Tensor) -> Tensor:
+        """The nearest image that the prior's constraints allow (`Constraint`); x itself where there are none."""
+        return x
+
 
 class Energy(Prior):
     """A prior with a value R(x): a regulariser, or a negative log-density."""
@@ -54,15 +58,30 @@ class Splittable(Energy):
         """Proximal map of g: argmin_c step g(c) + 1/2 ||c - coefficients||^2, for a batch of coefficients."""
 
 
-class Quadratic(Splittable):
-    """R(x) = 1/2 ||K x||^2 with K = `analysis()`: the prior of linear solvers; prox of g: c / (1 + step)."""
+class Quadratic(Splittable, Differentiable):
+    """R(x) = 1/2 ||K x - c||^2 with K = `analysis()` and c = `target()`: the prior of linear solvers."""
+
+    def target(self) -> Tensor | None:
+        """c, the coefficients that K x is drawn to, without batch axis (K mu if the mean is mu); None is 0."""
+        return None
 
     def energy(self, x: Tensor) -> Tensor:
-        coefficients = self.analysis()(x)
+        target, coefficients = self.target(), self.analysis()(x)
+        if target is not None:
+            coefficients = coefficients - target
         return 0.5 * dot(coefficients, coefficients)
 
+    def grad(self, x: Tensor) -> Tensor:
+        """K^T (K x - c)."""
+        analysis, target = self.analysis(), self.target()
+        coefficients = analysis(x)
+        return analysis.adjoint(coefficients if target is None else coefficients - target)
+
     def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
-        return coefficients / (1 + per_image(step, coefficients))
+        """(coefficients + step c) / (1 + step)."""
+        target, step = self.target(), per_image(step, coefficients)
+        drawn = coefficients if target is None else coefficients + step * target
+        return drawn / (1 + step)
 
 
 class Proximable(Splittable):
@@ -88,6 +107,25 @@ class Proximable(Splittable):
 
     def prox_coefficients(self, coefficients: Tensor, step: float | Tensor) -> Tensor:
         return self.prox(coefficients, step)
+
+
+class Constraint(Proximable):
+    """R is 0 on a closed convex set of images and infinite outside; the weight plays no part.
+
+    The set is met up to rounding: the energy is 0 within a few units in the last place of it.
+    """
+
+    @abstractmethod
+    def feasible(self, x: Tensor) -> Tensor:
+        """The projection onto the set."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        largest = x.abs().flatten(1).amax(1).clamp_min(1.0)
+        distance = (x - self.feasible(x)).abs().flatten(1).amax(1)
+        return torch.where(distance <= 4 * torch.finfo(x.dtype).eps * largest, 0.0, float("inf")).to(x)
+
+    def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        return self.feasible(x)
 
 
 class Denoiser(Prior):

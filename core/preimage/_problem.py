@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ._noise import Noise
 from ._operator import ForwardOperator, LinearOperator
 from ._prior import Energy, Prior
-from ._tensors import check_finite, check_shape, take_rows
+from ._tensors import check_finite, check_shape, per_image, take_rows
 from .errors import BadParameter, Incompatible, ShapeMismatch
 
 
@@ -16,7 +17,7 @@ class Problem:
     """Find x from y ~ noise(F(x)), knowing `prior`.
 
     - `y`: measurements, (B, *operator.out_shape), finite.
-    - `weight`: lambda >= 0, multiplies the prior in misfit(x) + lambda R(x).
+    - `weight`: lambda >= 0, multiplies the prior in misfit(x) + lambda R(x); one for all images, or one for each, (B,).
     - `x0`: where to start, (B, *operator.in_shape); None leaves it to `start`.
 
     Raises `ShapeMismatch`, `BadData` or `BadParameter` if these do not hold.
@@ -26,7 +27,7 @@ class Problem:
     y: Tensor
     noise: Noise
     prior: Prior | None = None
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
     x0: Tensor | None = None
 
     def __post_init__(self):
@@ -35,13 +36,23 @@ class Problem:
         if self.x0 is not None:
             check_shape(self.x0, self.operator.in_shape, "initial guess x0")
             check_finite(self.x0, "initial guess x0")
-        if not 0 <= self.weight < float("inf"):
-            raise BadParameter(f"weight is {self.weight}", "a finite number >= 0")
+        self._check_weight()
         if self.prior is not None and self.prior.in_shape != self.operator.in_shape:
             raise ShapeMismatch(
                 f"prior {type(self.prior).__name__} is for images of shape {self.prior.in_shape}",
                 f"shape {self.operator.in_shape}, which operator {type(self.operator).__name__} takes",
             )
+
+    def _check_weight(self) -> None:
+        if isinstance(self.weight, Tensor):
+            if self.weight.shape != (len(self.y),):
+                found = f"weight is a tensor of shape {tuple(self.weight.shape)}"
+                raise ShapeMismatch(found, f"a number, or one for each of the {len(self.y)} images: ({len(self.y)},)")
+            lowest, highest = (float(self.weight.min()), float(self.weight.max())) if len(self.y) else (0.0, 0.0)
+        else:
+            lowest = highest = float(self.weight)
+        if not 0 <= lowest <= highest < float("inf"):
+            raise BadParameter(f"weight is {self.weight}", "a finite number >= 0")
 
     def start(self) -> Tensor:
         """x0 if given; else, deterministically, an image made from y.
@@ -78,9 +89,12 @@ class Problem:
             raise Incompatible(
                 f"{type(self.prior).__name__} has no energy, so the objective has no value", "an Energy prior"
             )
-        return self.misfit(x) + self.weight * self.prior.energy(x)
+        # Outside of a constraint the objective is infinite whatever the weight, zero too.
+        energy = self.prior.energy(x)
+        return self.misfit(x) + torch.where(torch.isinf(energy), energy, per_image(self.weight, energy) * energy)
 
     def rows(self, index: Tensor) -> "Problem":
         """The problem of some of the images."""
         x0 = None if self.x0 is None else self.x0[index]
-        return replace(self, operator=self.operator.rows(index), y=take_rows(self.y, index), x0=x0)
+        weight = self.weight[index] if isinstance(self.weight, Tensor) else self.weight
+        return replace(self, operator=self.operator.rows(index), y=take_rows(self.y, index), weight=weight, x0=x0)

@@ -73,9 +73,27 @@ class Solver(ABC, Generic[S]):
         """A bound on the error of each estimate, (B,), where the method gives one."""
         return None
 
-    def criterion(self) -> str:
-        """The solver's own stopping rule, as the end of the sentence "stopped because ..."."""
+    def criterion(self, problem: Problem, state: S) -> str | Sequence[str]:
+        """Which rule ended the images that are done, as the end of the sentence "stopped because ...".
+
+        One text for all, or one for each image of the state (of which only those of done images are read).
+        """
         return "its own criterion was met"
+
+    def diverged(self, problem: Problem, state: S) -> Tensor:
+        """Which images go wrong, though their estimates are still finite: bool, (B,).
+
+        A diverged image ends with the estimate it had before this step.
+        """
+        return torch.zeros(len(problem.y), dtype=torch.bool, device=problem.y.device)
+
+    def remedy(self) -> str:
+        """What to change if an image diverges, as an imperative."""
+        return 'use step_size="auto", or one below 1 / ||F\'||^2'
+
+    def details(self, problem: Problem, state: S) -> Mapping[str, Tensor]:
+        """Further results by name, batch first (a posterior variance, say); asked for once, when an image ends."""
+        return {}
 
 
 class DirectSolver(Solver[Tensor]):
@@ -101,7 +119,7 @@ class DirectSolver(Solver[Tensor]):
     def done(self, problem: Problem, state: Tensor) -> Tensor:
         return torch.ones(len(problem.y), dtype=torch.bool, device=problem.y.device)
 
-    def criterion(self) -> str:
+    def criterion(self, problem: Problem, state: Tensor) -> str | Sequence[str]:
         return "it is not iterative"
 
 
@@ -111,7 +129,7 @@ class Status(Enum):
     CONVERGED = "converged"
     STOPPED = "an observer asked to stop"
     MAX_STEPS = "the number of steps allowed was used up"
-    DIVERGED = "NaN or infinity appeared in the estimate"
+    DIVERGED = "the iteration diverged"
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,8 @@ class Reconstruction:
     - `x`: the estimates, (B, *in_shape); of an image that diverged, the last finite one (zeros if there was none).
     - `status`, `reasons`: why each image stopped, the latter as a sentence. `steps`: how many it took.
     - `seconds`: time in the solver alone, device-synchronised, observers outside.
-    - `objective`, `certificate`: (B,) at the end, where the solver gives one.
+    - `objective`, `certificate`: (B,) at the end, where the solver gives one. `details`: its other results by name,
+      batch first, NaN for images that have none.
     - `provenance`: everything needed to repeat the run, filled in by a pipeline.
     """
 
@@ -132,6 +151,7 @@ class Reconstruction:
     seconds: float
     objective: Tensor | None = None
     certificate: Tensor | None = None
+    details: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -148,8 +168,10 @@ class Run:
         self.active = torch.arange(len(problem.y))
         self.x = problem.y.new_zeros((len(problem.y), *problem.operator.in_shape))
         self.status: list[Status | None] = [None] * len(problem.y)
+        self.reasons = [""] * len(problem.y)
         self.steps = [0] * len(problem.y)
         self._values: dict[str, Tensor] = {}
+        self._details: dict[str, Tensor] = {}
         self.state: Any = self._timed(lambda: solver.init(problem, keys))
 
     def estimate(self) -> Tensor:
@@ -173,16 +195,21 @@ class Run:
     def retire(self, previous: Any) -> None:
         """Take finished images out of the batch; a diverged one keeps its estimate from `previous`."""
         done = self._timed(lambda: self.solver.done(self.problem, self.state))
+        wrong = self._timed(lambda: self.solver.diverged(self.problem, self.state))
         estimate = self.solver.estimate(self.problem, self.state)
         # A sum shows NaN and infinity at a fraction of the cost; a suspicious one is looked into, for it may overflow.
         finite = torch.isfinite(estimate.flatten(1).sum(1))
         if not bool(finite.all()):
             finite = torch.isfinite(estimate).flatten(1).all(1)
-        self._finish(finite & done, Status.CONVERGED, estimate)
-        if not bool(finite.all()):
+        sound = finite & ~wrong
+        if bool((sound & done).any()):
+            self._finish(sound & done, Status.CONVERGED, estimate, self.solver.criterion(self.problem, self.state))
+        if not bool(sound.all()):
             last = torch.zeros_like(estimate) if previous is None else self.solver.estimate(self.problem, previous)
-            self._finish(~finite, Status.DIVERGED, last)
-        if bool((keep := ~done & finite).all()):
+            advice = f"; {self.solver.remedy()}"
+            self._finish(~finite, Status.DIVERGED, last, f"NaN or infinity appeared in the estimate{advice}")
+            self._finish(finite & wrong, Status.DIVERGED, last, f"{Status.DIVERGED.value}{advice}")
+        if bool((keep := ~done & sound).all()):
             return
         keep = keep.nonzero()[:, 0]
         self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
@@ -192,28 +219,34 @@ class Run:
         """End all images that still run."""
         if len(self.active):
             everything = torch.ones(len(self.active), dtype=torch.bool)
-            self._finish(everything, status, self.solver.estimate(self.problem, self.state))
+            self._finish(everything, status, self.solver.estimate(self.problem, self.state), status.value)
             self.active = self.active[:0]
 
     def result(self) -> Reconstruction:
         """The reconstruction, once every image has ended."""
         status = tuple(s for s in self.status if s is not None)
         name = type(self.solver).__name__
-        texts = {s: s.value for s in Status} | {Status.CONVERGED: self.solver.criterion()}
-        reasons = tuple(f"{name} stopped after {n} steps: {texts[s]}" for s, n in zip(status, self.steps, strict=True))
+        reasons = tuple(f"{name} stopped after {n} steps: {r}" for r, n in zip(self.reasons, self.steps, strict=True))
         objective, certificate = self._values.get("objective"), self._values.get("certificate")
-        return Reconstruction(self.x, status, reasons, tuple(self.steps), self.seconds, objective, certificate)
+        return Reconstruction(
+            self.x, status, reasons, tuple(self.steps), self.seconds, objective, certificate, self._details
+        )
 
-    def _finish(self, which: Tensor, status: Status, estimate: Tensor) -> None:
+    def _finish(self, which: Tensor, status: Status, estimate: Tensor, reason: str | Sequence[str]) -> None:
         if not bool(which.any()):
             return
         positions = self.active[which.cpu()]
         self.x[positions] = estimate[which].to(self.x)
-        for position in cast("list[int]", positions.tolist()):
-            self.status[position], self.steps[position] = status, self.step
+        reasons = [reason] * len(self.active) if isinstance(reason, str) else reason
+        rows = cast("list[int]", which.nonzero()[:, 0].tolist())
+        for row, position in zip(rows, cast("list[int]", positions.tolist()), strict=True):
+            self.status[position], self.steps[position], self.reasons[position] = status, self.step, reasons[row]
         for name, of in (("objective", self.solver.objective), ("certificate", self.solver.certificate)):
             if (value := self._value(name, of)) is not None:
                 self._values[name] = value
+        for name, value in self._timed(lambda: self.solver.details(self.problem, self.state)).items():
+            whole = self._details.setdefault(name, value.new_full((len(self.x), *value.shape[1:]), float("nan")))
+            whole[positions] = value[which]
 
     def _value(self, name: str, of: Callable[[Problem, Any], Tensor | None]) -> Tensor | None:
         current = of(self.problem, self.state) if len(self.active) else None
@@ -274,7 +307,8 @@ def solve(
 
     - `key`: of the solver's random numbers: one, or one for each image.
     - `observers`: objects with any of the methods of `RunHooks`, marked with `hookimpl`.
-    - `throw`: raise `Diverged` if an estimate stops being finite; otherwise only report it.
+    - `throw`: raise `Diverged` if an image diverges (no longer finite, or by the solver's own test); otherwise only
+      report it.
 
     Raises `Incompatible` if the parts do not fit.
     """
@@ -298,8 +332,8 @@ def solve(
     if throw and Status.DIVERGED in result.status:
         which = [i for i, status in enumerate(result.status) if status is Status.DIVERGED]
         raise Diverged(
-            f"{type(solver).__name__} produced NaN or infinity after {result.steps[which[0]]} steps (images {which})",
-            "finite estimates",
-            'use step_size="auto", or one below 1 / ||F\'||^2; solve(..., throw=False) gives the last finite estimates',
+            f"{result.reasons[which[0]].split(';')[0]} (images {which})",
+            "an iteration that converges, or at least stays finite",
+            f"{solver.remedy()}; solve(..., throw=False) gives the last estimates before that",
         )
     return result

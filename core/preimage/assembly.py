@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -19,17 +19,20 @@ from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
 from ._parameters import construct, parameters, problems, unknown
+from ._prior import Prior
+from ._prior_sum import sum_class, sum_of_priors
 from ._provenance import versions
 from ._registry import load, names
 from ._solver import Solver
 from ._tensors import Shape
 from .errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
+from .presets import applied
 
 __all__ = ["assemble", "construct", "read_toml", "versions", "with_overrides"]
 
 Tables = Mapping[str, Any]
 
-_TOP_LEVEL = ("seed", "device", "dtype", "shape", "data", "operator", "noise", "prior", "solver", "observer")
+_TOP_LEVEL = ("preset", "seed", "device", "dtype", "shape", "data", "operator", "noise", "prior", "solver", "observer")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SIZES = "a list of positive sizes: channels, height, width"
 
@@ -74,6 +77,7 @@ def with_overrides(tables: Tables, overrides: Tables, where: str) -> dict[str, A
 
 def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]:
     """The arguments of `Pipeline` for these tables. Names, types and fits are checked before anything is made."""
+    tables = applied(tables, where)
     found: list[PreimageError] = [
         unknown(key, _TOP_LEVEL, f"{where}: there is no top-level key") for key in tables if key not in _TOP_LEVEL
     ]
@@ -99,7 +103,7 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     shape = cast(Shape, shape)
     device, dtype = settings["device"], _DTYPES[settings["dtype"]]
     operator = _operator(_OperatorOfImage(parts, shape, key, device, dtype))
-    prior = parts.make("prior", parts.prior[0], in_shape=shape, key=key.child("prior")) if parts.prior else None
+    prior = _prior(parts, shape, key)
     noise = parts.make("noise", parts.noise[0], key=key.child("noise"))
     solver = parts.make("solver", parts.solver[0])
     observers = tuple(parts.make("observer", table) for table in parts.observer)
@@ -113,8 +117,27 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
         "data": data,
         "key": key,
         "observers": observers,
-        "config": parts.resolved() | settings | {"shape": list(shape)},
+        "config": parts.resolved() | settings | _preset(tables) | {"shape": list(shape)},
     }
+
+
+def _preset(tables: Tables) -> dict[str, Any]:
+    return {"preset": tables["preset"]} if "preset" in tables else {}
+
+
+def _prior(parts: "_Parts", shape: Shape, key: Key) -> Prior | None:
+    """The prior, or the weighted sum of several; None if there is none, or it cannot be made."""
+    made = [
+        parts.make("prior", table, in_shape=shape, key=key.child("prior", *([i] if i else [])))
+        for i, table in enumerate(parts.prior)
+    ]
+    if len(made) < 2 or any(prior is None for prior in made):
+        return made[0] if made else None
+    try:
+        return sum_of_priors(made, parts.weights)
+    except PreimageError as error:
+        parts.found.append(error.within(parts.where))
+        return None
 
 
 class _Parts:
@@ -122,11 +145,12 @@ class _Parts:
 
     def __init__(self, tables: Tables, where: str, found: list[PreimageError], *, wants_data: bool):
         self.where, self.found = where, found
-        self.weight = 1.0
+        self.weights: list[float] = []
+        self.automatic = False
         self.data = self._tables(tables, "data", "dataset", required=False, many=False) if wants_data else []
         self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
         self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
-        self.prior = self._tables(tables, "prior", "prior", required=False, many=False)
+        self.prior = self._tables(tables, "prior", "prior", required=False, many=True)
         self.solver = self._tables(tables, "solver", "solver", required=True, many=False)
         self.observer = self._tables(tables, "observer", "observer", required=False, many=True)
 
@@ -157,18 +181,30 @@ class _Parts:
             expected = f"the name of one: {', '.join(known)}"
             self.found.append(BadParameter(f"{self.where}: [{key}] {text}", expected, remedy))
             return False
-        if kind == "prior" and "weight" in table:
-            weight = table.pop("weight")
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-                found = f"{self.where}: [prior] weight is {weight!r}"
-                self.found.append(BadParameter(found, "a finite number >= 0", "write weight = 0.01, say"))
-            else:
-                self.weight = float(weight)
+        if kind == "prior":
+            self._weigh(table.pop("weight", 1.0))
         try:
             self.found += problems(load(kind, name), table, f"{self.where}: {kind} {name!r}")
         except PreimageError as error:
             self.found.append(error.within(self.where))
         return len(self.found) == before
+
+    def _weigh(self, weight: object) -> None:
+        """Note the weight of a prior; 1 for "auto", of which there may be one: other weights are relative to it."""
+        if weight == "auto" and not self.automatic:
+            self.automatic, weight = True, 1.0
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            expected = 'a finite number >= 0, or "auto" for one of the priors'
+            self.found.append(
+                BadParameter(f"{self.where}: [prior] weight is {weight!r}", expected, "write weight = 0.01, say")
+            )
+            weight = 1.0
+        self.weights.append(float(weight))
+
+    @property
+    def weight(self) -> "float | Literal['auto']":
+        """What multiplies the prior as a whole: a sum has its weights inside."""
+        return "auto" if self.automatic else self.weights[0] if len(self.weights) == 1 else 1.0
 
     def make(self, kind: str, table: dict[str, Any], **context: Any) -> Any:
         """An instance, or None with the reason in `found`."""
@@ -190,13 +226,16 @@ class _Parts:
 
         def full(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
             defaults = {p.name: p.default for p in parameters(load(kind, table["name"])) if not p.required}
-            weight = {"weight": self.weight} if kind == "prior" else {}
+            weight = {"weight": table.get("weight", 1.0)} if kind == "prior" else {}
             values: dict[str, Any] = json.loads(json.dumps({**defaults, **table, **weight}, default=str))
             return {"name": values.pop("name"), **values}
 
-        single = {"dataset": self.data, "noise": self.noise, "prior": self.prior, "solver": self.solver}
+        single = {"dataset": self.data, "noise": self.noise, "solver": self.solver}
         tables: dict[str, Any] = {("data" if k == "dataset" else k): full(k, t[0]) for k, t in single.items() if t}
         tables["operator"] = [full("operator", table) for table in self.operator]
+        if self.prior:
+            priors = [full("prior", table) for table in self.prior]
+            tables["prior"] = priors[0] if len(priors) == 1 else priors
         return tables | ({"observer": [full("observer", t) for t in self.observer]} if self.observer else {})
 
 
@@ -272,13 +311,26 @@ def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
     chosen: list[tuple[str, dict[str, Any] | None, type]] = []
     chosen += [("operator", table, solver.operator_type) for table in parts.operator]
     chosen += [("noise", table, solver.noise_type) for table in parts.noise]
+    several = len(parts.prior) > 1
     if solver.prior_type is not None:
         absent = [] if solver.prior_optional else [None]
-        chosen += [("prior", table, solver.prior_type) for table in parts.prior or absent]
+        chosen += [("prior", table, solver.prior_type) for table in parts.prior or absent if not several]
     elif parts.prior:
         fits = ", ".join(solvers_for("prior", [load("prior", parts.prior[0]["name"])])) or "none installed"
         remedy = f"remove [prior], or choose a solver that uses it: {fits}"
         found.append(Incompatible(f"{where}: [prior] would have no effect", f"no [prior]: {named} takes none", remedy))
+    if several and solver.prior_type is not None:
+        try:
+            whole = sum_class([load("prior", table["name"]) for table in parts.prior])
+        except PreimageError as error:
+            found.append(error.within(where))
+        else:
+            if not issubclass(whole, solver.prior_type):
+                text = (
+                    f"{where}: the sum of {' and '.join(repr(t['name']) for t in parts.prior)} is {capabilities(whole)}"
+                )
+                remedy = f"solvers that take it: {', '.join(solvers_for('prior', [whole])) or 'none installed'}"
+                found.append(Incompatible(text, f"{solver.prior_type.__name__}, which {named} needs", remedy))
     for kind, table, needed in chosen:
         have: Any = None if table is None else load(kind, table["name"])
         if table is not None and issubclass(have, needed):

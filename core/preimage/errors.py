@@ -68,7 +68,7 @@ class BadFile(PreimageError, OSError):
 
 
 class Diverged(PreimageError, ArithmeticError):
-    """A solver produced NaN or infinity."""
+    """A run went wrong: NaN or infinity, or an iteration that moves away from every solution."""
 
 
 class LawBroken(PreimageError, AssertionError):
