@@ -16,21 +16,22 @@ from preimage import (
     Prior,
     Problem,
     Quadratic,
-    Solver,
     dot,
     per_image,
 )
 
 from .checks import not_negative
+from .stopping import Rule, RuleBased
 
 
 @dataclass(frozen=True)
 class CGState:
     """One iterate per image.
 
-    - `x`: the estimate. `residual`: y - A x. `smoothness`: -sqrt(weight) K x, None without a prior.
-    - `direction`: of the next step. `square`: squared norm of the negative gradient A^T (y - A x) - weight K^T K x.
-    - `scale`: ||A^T y||, what the gradient is compared with.
+    - `x`: the estimate. `residual`: y - A x. `smoothness`: sqrt(weight) (c - K x), None without a prior.
+    - `direction`: of the next step. `square`: squared norm of the negative gradient,
+      A^T (y - A x) + weight K^T (c - K x).
+    - `scale`: ||A^T y + weight K^T c||, what the gradient is compared with.
     """
 
     x: Tensor
@@ -42,19 +43,20 @@ class CGState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConjugateGradients(Solver[CGState]):
-    """Minimises 1/2 ||A x - y||^2 + weight/2 ||K x||^2: solves (A^T A + weight K^T K) x = A^T y.
+class ConjugateGradients(RuleBased[CGState]):
+    """Minimises 1/2 ||A x - y||^2 + weight/2 ||K x - c||^2: solves (A^T A + weight K^T K) x = A^T y + weight K^T c.
 
-    The prior is optional; it must be quadratic (`Quadratic`, such as tikhonov), and K is its analysis operator. Without
-    one the problem is plain least squares. If A has small singular values, the noise then grows with the number of
-    steps, and stopping early is what regularises: few `max_steps`, or a coarse `tolerance`. The start is x0 if given,
-    else zero, from which k steps give the best fit within the k-th Krylov space.
+    The prior is optional; it must be quadratic (`Quadratic`, such as tikhonov), K is its analysis operator and c its
+    target. Without one the problem is plain least squares. If A has small singular values, the noise then grows with
+    the number of steps, and stopping early is what regularises: few `max_steps`, or a coarse `tolerance`. The start is
+    x0 if given, else zero, from which k steps give the best fit within the k-th Krylov space.
 
     Conjugate gradients in the least-squares form (CGLS: Hestenes & Stiefel 1952; Bjorck, Numerical Methods for Least
     Squares Problems, 1996, algorithm 7.4.1), which keeps y - A x by recurrence and so never squares A's condition
     number in rounding errors. One A and one A^T (and one K and one K^T) per step.
 
-    - `tolerance`: an image is done when the norm of the gradient is below `tolerance` ||A^T y||; >= 0, default 1e-6.
+    - `tolerance`: an image is done when the norm of the gradient is at most `tolerance` ||A^T y + weight K^T c||, its
+      norm at x = 0; >= 0, default 1e-6.
     - `max_steps`: default 1000.
 
     Raises `BadParameter` for a negative tolerance. The objective is known at every step at no cost.
@@ -74,12 +76,19 @@ class ConjugateGradients(Solver[CGState]):
     def init(self, problem: Problem, keys: Sequence[Key]) -> CGState:
         operator, y = cast(LinearOperator, problem.operator), problem.y
         back = operator.adjoint(y)
+        analysis, root = _analysis(problem), _root(problem, y)
+        target = None if problem.prior is None else cast(Quadratic, problem.prior).target()
+        if analysis is not None and target is not None:
+            drawn = per_image(root.square(), back) * analysis.adjoint(target.to(back).expand(len(back), *target.shape))
+            back = back + drawn
         if problem.x0 is None:
             x, residual = torch.zeros_like(back), y.clone()
         else:
             x, residual = problem.x0.clone(), y - operator(problem.x0)
-        analysis = _analysis(problem)
-        smoothness = None if analysis is None else -(problem.weight**0.5) * analysis(x)
+        smoothness = None
+        if analysis is not None:
+            rough = analysis(x)
+            smoothness = per_image(root, rough) * (-rough if target is None else target.to(rough) - rough)
         direction = _gradient(problem, residual, smoothness)
         return CGState(x, residual, smoothness, direction, dot(direction, direction), dot(back, back).sqrt())
 
@@ -87,8 +96,10 @@ class ConjugateGradients(Solver[CGState]):
         operator, analysis, direction = cast(LinearOperator, problem.operator), _analysis(problem), state.direction
         image = operator(direction)
         curvature = dot(image, image)
-        rough = None if analysis is None else problem.weight**0.5 * analysis(direction)
-        if rough is not None:
+        rough = None
+        if analysis is not None:
+            rough = analysis(direction)
+            rough = per_image(_root(problem, rough), rough) * rough
             curvature = curvature + dot(rough, rough)
         tiny = torch.finfo(direction.dtype).tiny
         length = state.square / curvature.clamp_min(tiny)
@@ -105,19 +116,21 @@ class ConjugateGradients(Solver[CGState]):
     def estimate(self, problem: Problem, state: CGState) -> Tensor:
         return state.x
 
-    def done(self, problem: Problem, state: CGState) -> Tensor:
-        return state.square.sqrt() <= self.tolerance * state.scale
+    def rules(self, problem: Problem, state: CGState) -> Sequence[Rule]:
+        return (Rule("the norm of the gradient", state.square.sqrt(), self.tolerance * state.scale),)
 
     def objective(self, problem: Problem, state: CGState) -> Tensor:
         value = 0.5 * dot(state.residual, state.residual)
         return value if state.smoothness is None else value + 0.5 * dot(state.smoothness, state.smoothness)
 
-    def criterion(self) -> str:
-        return f"the norm of the gradient fell below {self.tolerance:g} ||A^T y||"
-
 
 def _analysis(problem: Problem) -> LinearOperator | None:
     return None if problem.prior is None else cast(Quadratic, problem.prior).analysis()
+
+
+def _root(problem: Problem, like: Tensor) -> Tensor:
+    """The root of the weight: (), or (B,)."""
+    return torch.as_tensor(problem.weight, dtype=like.dtype, device=like.device).sqrt()
 
 
 def _gradient(problem: Problem, residual: Tensor, smoothness: Tensor | None) -> Tensor:
@@ -125,5 +138,5 @@ def _gradient(problem: Problem, residual: Tensor, smoothness: Tensor | None) -> 
     descent = cast(LinearOperator, problem.operator).adjoint(residual)
     analysis = _analysis(problem)
     if analysis is not None and smoothness is not None:
-        descent = descent + problem.weight**0.5 * analysis.adjoint(smoothness)
+        descent = descent + per_image(_root(problem, descent), descent) * analysis.adjoint(smoothness)
     return descent

@@ -20,10 +20,7 @@ class DiscreteGradient(LinearOperator):
     """
 
     def __init__(self, in_shape: Shape):
-        if len(in_shape) != 3:
-            raise ShapeMismatch(
-                f"the discrete gradient got images of shape {tuple(in_shape)}", "images (C, H, W)", "add a channel axis"
-            )
+        check_image_shape(in_shape, "the discrete gradient")
         super().__init__(in_shape, (2, *in_shape))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,6 +48,12 @@ class DiscreteGradient(LinearOperator):
             4 * torch.sin(math.pi * torch.arange(n, dtype=torch.float64) / (2 * n)).square() for n in self.in_shape[-2:]
         )
         return Diagonal(Basis.COSINE, down[:, None] + along)
+
+
+def check_image_shape(in_shape: Shape, what: str) -> None:
+    """Raise `ShapeMismatch` unless it is (C, H, W)."""
+    if len(in_shape) != 3:
+        raise ShapeMismatch(f"{what} got images of shape {tuple(in_shape)}", "images (C, H, W)", "add a channel axis")
 
 
 def torch_sub(a: Tensor, b: Tensor, out: Tensor) -> None:

@@ -1,0 +1,36 @@
+"""Operators that are diagonal in the cosine basis, applied by SciPy's fast transform where that is possible."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from preimage import Basis, Diagonal
+
+
+def apply_diagonal(diagonal: Diagonal, x: Tensor) -> Tensor:
+    """`diagonal.apply(x)`, for images (B, C, H, W).
+
+    SciPy's transform takes a third of the time of the portable one at 256 x 256; it is used on the CPU, where nothing
+    is differentiated. The results agree up to rounding.
+    """
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if diagonal.basis is not Basis.COSINE or not plain or (torch.is_grad_enabled() and x.requires_grad):
+        return diagonal.apply(x)
+    if (transforms := _transforms()) is None:
+        return diagonal.apply(x)
+    forward, inverse = transforms
+    coefficients = forward(x.detach().numpy(), axes=(-2, -1), norm="ortho")
+    coefficients = torch.from_numpy(coefficients).mul_(diagonal.eigenvalues.to(x))
+    return torch.from_numpy(inverse(coefficients.numpy(), axes=(-2, -1), norm="ortho", overwrite_x=True))
+
+
+@cache
+def _transforms() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    try:
+        from scipy.fft import dctn, idctn
+    except ImportError:
+        return None
+    return cast("Callable[..., Any]", dctn), cast("Callable[..., Any]", idctn)

@@ -1,0 +1,137 @@
+"""Total generalised variation: its kernel, its value and its proximal map against an independent convex solver."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from preimage_baselines import TotalGeneralizedVariation, TotalVariation
+from preimage_baselines.symmetrized_gradient import SymmetrizedGradient
+
+from preimage import Key, dot
+from preimage.errors import BadParameter, ShapeMismatch
+from preimage.testing import check_operator
+
+SHAPE = (1, 5, 6)
+DOUBLE = torch.zeros((), dtype=torch.float64)
+
+
+def ramp(shape):
+    i, j = (torch.arange(n, dtype=torch.float64) for n in shape[-2:])
+    return (0.3 * i[:, None] - 0.1 * j + 0.5).expand(1, *shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6), (1, 2, 2), (1, 1, 4), (1, 4, 1), (1, 1, 1)])
+def test_the_symmetrized_gradient_is_a_linear_operator(shape):
+    check_operator(SymmetrizedGradient(shape))
+
+
+def test_the_symmetrized_gradient_vanishes_on_the_gradients_of_affine_images_and_only_there():
+    shape = (1, 6, 7)
+    both = SymmetrizedGradient(shape) @ TotalVariation(shape).analysis()
+    assert float(both(ramp(shape)).abs().max()) < 1e-14
+    matrix = both(torch.eye(42, dtype=torch.float64).reshape(42, *shape)).flatten(1)
+    assert int(torch.linalg.matrix_rank(matrix)) == 42 - 3
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_affine_images_cost_nothing_and_steps_what_they_cost_in_total_variation(coupled):
+    prior = TotalGeneralizedVariation((2, 8, 9), coupled=coupled)
+    x = torch.cat((ramp((2, 8, 9)), ramp((2, 8, 9)) + 0.2 * Key(1).normal((1, 2, 8, 9), DOUBLE)))
+    energy = prior.energy(x)
+    assert float(energy[0]) < 1e-4 * float(TotalVariation((2, 8, 9)).energy(x)[0])
+    assert float(energy[1]) > 1
+    assert bool((energy <= TotalVariation((2, 8, 9), coupled=coupled).energy(x) * (1 + 1e-4)).all())
+
+
+def augmented(ratio):
+    """K, E as dense matrices for one channel of SHAPE."""
+    n = math.prod(SHAPE)
+    k = TotalVariation(SHAPE).analysis()(torch.eye(n, dtype=torch.float64).reshape(n, *SHAPE)).flatten(1).mT.numpy()
+    e = SymmetrizedGradient(SHAPE)
+    e = e(torch.eye(2 * n, dtype=torch.float64).reshape(2 * n, *e.in_shape)).flatten(1).mT.numpy()
+    return k, e
+
+
+def smooth_minimum(x, ratio, step):
+    """min over u, w by L-BFGS on sqrt(. + epsilon^2) with epsilon falling; u fixed to x if step is None."""
+    optimize = pytest.importorskip("scipy.optimize")
+    k, e = augmented(ratio)
+    n, x = math.prod(SHAPE), x.flatten().numpy()
+
+    def function(v, epsilon):
+        u, w = (x, v) if step is None else (v[:n], v[n:])
+        first, second = k @ u - w, e @ w
+        a = np.sqrt((first.reshape(2, n) ** 2).sum(0) + epsilon**2)
+        b = np.sqrt((second.reshape(3, n) ** 2).sum(0) + epsilon**2)
+        s = 1 if step is None else step
+        pull_a, pull_b = s * first / np.tile(a, 2), s * ratio * second / np.tile(b, 3)
+        grad_w = e.T @ pull_b - pull_a
+        value = s * (a.sum() + ratio * b.sum())
+        if step is None:
+            return value, grad_w
+        return value + 0.5 * ((u - x) ** 2).sum(), np.concatenate((k.T @ pull_a + u - x, grad_w))
+
+    v = np.zeros(2 * n) if step is None else np.concatenate((x, np.zeros(2 * n)))
+    for epsilon in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-10, "maxcor": 40}
+        v = optimize.minimize(function, v, (epsilon,), "L-BFGS-B", jac=True, options=options).x
+    return function(v, 1e-12)[0], v[:n]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_energy_and_proximal_map_agree_with_an_independent_minimisation(ratio):
+    x = ramp(SHAPE) + 0.2 * Key(2).normal((1, *SHAPE), DOUBLE)
+    prior = TotalGeneralizedVariation(SHAPE, ratio=ratio, tolerance=1e-6)
+    expected, _ = smooth_minimum(x, ratio, None)
+    assert float(prior.energy(x)) == pytest.approx(expected, rel=1e-3)
+    assert float(prior.energy(x)) <= expected * (1 + 2e-6)
+    value, u = smooth_minimum(x, ratio, 0.15)
+    found = prior.prox(x, 0.15)
+    mine = float(0.15 * prior.energy(found) + 0.5 * dot(found - x, found - x))
+    assert mine <= value * (1 + 1e-5)
+    np.testing.assert_allclose(found.flatten().numpy(), u, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_are_kept_where_total_variation_makes_stairs(dtype):
+    shape = (1, 32, 32)
+    i = torch.arange(32, dtype=torch.float64) / 32
+    clean = (i[:, None] + 0.5 * i).expand(1, *shape)
+    y = (clean + 0.05 * Key(3).normal((1, *shape), DOUBLE)).to(dtype)
+    errors = {}
+    for prior in (TotalGeneralizedVariation(shape), TotalVariation(shape)):
+        u = prior.prox(y, 0.15)
+        assert u.dtype == dtype
+        errors[type(prior).__name__] = float((u - clean).square().mean())
+    assert errors["TotalGeneralizedVariation"] < 0.5 * errors["TotalVariation"]
+
+
+def test_units_do_not_matter():
+    prior = TotalGeneralizedVariation(SHAPE, tolerance=1e-6)
+    x = Key(2).normal((1, *SHAPE), DOUBLE)
+    assert torch.allclose(prior.prox(255 * x, 255 * 0.1), 255 * prior.prox(x, 0.1), rtol=1e-6)
+    assert torch.allclose(prior.energy(255 * x), 255 * prior.energy(x), rtol=1e-6)
+
+
+def test_a_step_of_zero_and_a_flat_image_are_left_alone():
+    prior, x = TotalGeneralizedVariation(SHAPE), Key(2).normal((2, *SHAPE), DOUBLE)
+    assert torch.allclose(prior.prox(x, 0.0), x, atol=1e-12)
+    flat = torch.full_like(x, 0.3)
+    assert torch.allclose(prior.prox(flat, 0.5), flat, atol=1e-12)
+    assert float(prior.energy(flat).max()) < 1e-100
+
+
+def test_a_warm_start_saves_iterations():
+    prior, x = TotalGeneralizedVariation(SHAPE), Key(2).normal((2, *SHAPE), DOUBLE)
+    u, memory = prior.prox_from(x, 0.1, None)
+    again, _ = TotalGeneralizedVariation(SHAPE, max_inner_steps=1).prox_from(x, 0.1, memory)
+    assert torch.allclose(u, again, atol=1e-12)
+
+
+def test_bad_parameters_are_refused():
+    for wrong in ({"ratio": 0.0}, {"tolerance": 0.0}, {"max_inner_steps": 0}):
+        with pytest.raises(BadParameter, match=next(iter(wrong))):
+            TotalGeneralizedVariation(SHAPE, **wrong)
+    with pytest.raises(ShapeMismatch, match="channel"):
+        TotalGeneralizedVariation((8, 8))
