@@ -1,7 +1,7 @@
 """Compressive sensing of images: the registered operator."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from preimage.errors import BadParameter
 from ._cosine import SubsampledCosine
 from ._gaussian import GaussianMatrix
 from ._hadamard import SubsampledHadamard
-from ._rebuilt import check_measurements
+from ._rebuilt import Rebuilt, check_measurements
 
 _ENSEMBLES = {"gaussian": GaussianMatrix, "dct": SubsampledCosine, "hadamard": SubsampledHadamard}
 
@@ -47,7 +47,7 @@ class CompressiveSensing(LinearOperator):
         check_measurements(n, measurements)
         super().__init__(in_shape, (measurements,))
         self.ensemble: Literal["gaussian", "dct", "hadamard"] = ensemble
-        self.matrix: LinearOperator = _ENSEMBLES[ensemble](n, measurements=measurements, key=key)
+        self.matrix: Rebuilt[Any] = _ENSEMBLES[ensemble](n, measurements=measurements, key=key)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.matrix(x.flatten(1))
@@ -63,3 +63,32 @@ class CompressiveSensing(LinearOperator):
         check_shape(b, self.in_shape, "right-hand side of the normal equations of CompressiveSensing")
         solved = self.matrix.solve_normal(b.flatten(1), shift)
         return None if solved is None else solved.reshape(b.shape)
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802 (the field's notation)
+        return Transpose(self)
+
+
+class Transpose(LinearOperator):
+    """A^T, sharing A's tables; its `solve_normal` is (A A^T + shift I)^-1."""
+
+    def __init__(self, operator: CompressiveSensing):
+        super().__init__(operator.out_shape, operator.in_shape)
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator(y)
+
+    def norm_bound(self) -> float | None:
+        return self.operator.norm_bound()
+
+    def solve_normal(self, b: Tensor, shift: float | Tensor) -> Tensor | None:
+        check_shape(b, self.in_shape, "right-hand side of the normal equations of Transpose")
+        return self.operator.matrix.solve_gram(b, shift)
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        return self.operator

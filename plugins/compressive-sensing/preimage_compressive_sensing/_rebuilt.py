@@ -1,7 +1,7 @@
 """Operators whose tensors are a function of a key: rebuilt when needed, never saved."""
 
 from abc import abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
@@ -15,8 +15,9 @@ from preimage import Key, LinearOperator
 from preimage.errors import BadParameter
 
 Tables = TypeVar("Tables")
+T = TypeVar("T")
 
-_TABLES: "WeakKeyDictionary[nn.Module, dict[tuple[torch.dtype, torch.device], Any]]" = WeakKeyDictionary()
+_TABLES: "WeakKeyDictionary[nn.Module, dict[tuple[object, torch.dtype, torch.device], Any]]" = WeakKeyDictionary()
 _LOCK = Lock()
 
 
@@ -39,14 +40,25 @@ class Rebuilt(LinearOperator, Generic[Tables]):
     def draw(self, dtype: torch.dtype, device: torch.device) -> Tables:
         """What the key stands for: a pure function of the key, n, m, dtype and device."""
 
+    @abstractmethod
+    def solve_gram(self, b: Tensor, shift: float | Tensor) -> Tensor:
+        """(A A^T + shift I)^-1 b exactly: (B, m) -> (B, m); `shift` positive, one number or one per image (B,)."""
+
     def tables(self, like: Tensor) -> Tables:
         """`draw` for the dtype and device of `like`, remembered as long as the operator lives."""
-        where = (like.dtype, like.device)
+        return self.remembered(Rebuilt, like, lambda: self.draw(like.dtype, like.device))
+
+    def remembered(self, what: object, like: Tensor, make: Callable[[], T]) -> T:
+        """What `make` gives, a pure function of the key, the dtype and the device of `like`, made on first use.
+
+        - `what`: tells apart several such things of one operator.
+        """
+        where = (what, like.dtype, like.device)
         with _LOCK:
             mine = _TABLES.setdefault(self, {})
             if where not in mine:
-                mine[where] = _aside(lambda: self.draw(*where))
-            return cast(Tables, mine[where])
+                mine[where] = aside(make)
+            return cast(T, mine[where])
 
 
 def check_measurements(n: int, measurements: int) -> None:
@@ -74,7 +86,7 @@ def enough_memory(what: str, remedy: str) -> Generator[None, None, None]:
         raise BadParameter(f"{what} does not fit into memory", "a matrix that fits", remedy) from error
 
 
-def _aside(function: Any) -> Any:
+def aside(function: Any) -> Any:
     # In a thread of its own, because what the caller has switched on for its thread (inference mode, torch.func
     # transforms, a default device) must not get into tensors that outlive the call.
     with ThreadPoolExecutor(1) as elsewhere:

@@ -41,6 +41,9 @@ class SubsampledTransform(Rebuilt[Tables]):
     def norm_bound(self) -> float:
         return self.scale
 
+    def solve_gram(self, b: Tensor, shift: float | Tensor) -> Tensor:
+        return b / (self.scale**2 + per_image(shift, b))
+
     def solve_normal(self, b: Tensor, shift: float | Tensor) -> Tensor:
         s = per_image(shift, b)
         return (b - self.normal(b) / (self.scale**2 + s)) / s

@@ -128,12 +128,14 @@ def test_hadamard_matrix_is_sylvester():
         assert math.prod(radices(p)) == p
 
 
-@pytest.mark.parametrize("ensemble", ["dct", "hadamard"])
-def test_solve_normal_is_the_dense_solution(ensemble):
-    operator = CompressiveSensing((1, 8, 8), measurements=24, ensemble=ensemble, key=Key(4))
+@pytest.mark.parametrize("ensemble", ["gaussian", "dct", "hadamard"])
+@pytest.mark.parametrize("measurements", [24, 64])
+@pytest.mark.parametrize("shifts", [[1e-3, 0.2, 5.0], [0.1, 0.1, 0.1], [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]])
+def test_solve_normal_is_the_dense_solution(ensemble, measurements, shifts):
+    operator = CompressiveSensing((1, 8, 8), measurements=measurements, ensemble=ensemble, key=Key(4))
     matrix = dense(operator)
-    b = Key(0).normal((3, 1, 8, 8), like=matrix)
-    shifts = torch.tensor([1e-3, 0.2, 5.0], dtype=torch.float64)
+    b = Key(0).normal((len(shifts), 1, 8, 8), like=matrix)
+    shifts = torch.tensor(shifts, dtype=torch.float64)
     found = operator.solve_normal(b, shifts)
     assert found is not None
     for image, shift, solved in zip(b, shifts, found, strict=True):
@@ -141,10 +143,24 @@ def test_solve_normal_is_the_dense_solution(ensemble):
         torch.testing.assert_close(solved.flatten(), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_what_the_gaussian_matrix_remembers_does_not_change_its_solutions():
+    b = Key(0).normal((1, 64), like=torch.zeros(()))
+    used, fresh = (GaussianMatrix(64, measurements=24, key=Key(4)) for _ in range(2))
+    for shift in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        used.solve_normal(b, shift)
+    used.solve_normal(b.expand(6, 64), torch.linspace(0.1, 1, 6))
+    for shift in (0.1, 0.6, 0.3):
+        assert torch.equal(used.solve_normal(b, shift), fresh.solve_normal(b, shift))
+
+
+def test_a_shift_below_the_precision_of_the_gaussian_matrix_gives_a_finite_solution():
+    operator = GaussianMatrix(300, measurements=300, key=Key(0))
+    assert bool(torch.isfinite(operator.solve_normal(torch.ones(1, 300), 1e-12)).all())
+
+
 def test_gaussian_norm_is_estimated_near_its_limit():
     operator = CompressiveSensing((1, 32, 32), measurements=256, key=Key(0))
     assert operator.norm_bound() is None
-    assert operator.solve_normal(torch.zeros(1, 1, 32, 32), 1.0) is None
     norm = operator_norm(operator, torch.zeros(1, 1, 32, 32))
     # ||A|| tends to 1 + sqrt(n / m) = 3.
     assert float(norm.value) == pytest.approx(3.0, rel=0.05)
