@@ -8,10 +8,13 @@ PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: demo test lint format bench docs registry clean
+.PHONY: demo test study lint format bench docs methods registry clean
 
 demo: .venv/installed
 	$(BIN)/preimage demo --out demo
+	$(BIN)/preimage compare smoke --out demo/smoke --jobs 2
+	$(BIN)/preimage compare report demo/smoke
+	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/python -m webbrowser demo/smoke/report.html; fi
 
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto
@@ -32,6 +35,10 @@ bench: .venv/installed-bench
 
 docs: .venv/installed
 	$(BIN)/python tools/write_docs.py
+
+methods: .venv/installed
+	$(BIN)/preimage compare cross --out results/cross --jobs 2
+	$(BIN)/python tools/write_methods.py results/cross
 
 registry: .venv/installed
 	$(BIN)/python tools/write_registry.py

@@ -3,7 +3,8 @@
 The peer is scikit-learn's Lasso on the coefficients of an orthonormal DCT of every channel, with the parameters of the
 published comparison (alpha 0.01 for the rows scaled by sqrt(2 m), tolerance 1e-4, at most 1000 sweeps). It gets the
 matrix of the sensing operator in that basis for nothing; ours gets the operator, and starts from there: both solve from
-the measurements to the images, in turn. Two images only, though ours does most of its work once for any number.
+the measurements to the images. All twelve images of the published problem share one operator, so that ours factorises
+once, and the peer starts again for every image; for one or two images at m = 5000 the peer is the faster one.
 """
 
 import os
@@ -23,7 +24,7 @@ from preimage.transforms import dct2, idct2
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 
-SHAPE, COUNT = (3, 64, 64), 2
+SHAPE, COUNT = (3, 64, 64), 12
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +46,41 @@ def decibels(x, truth):
 
 
 def lasso(matrix: np.ndarray, y: np.ndarray) -> torch.Tensor:
-    """The published call, image by image; `matrix` maps DCT coefficients to measurements."""
+    """The published call, image by image; `matrix` maps DCT coefficients, channels last, to measurements.
+
+    The order of the coefficients is the published one, too: it is the order of the sweeps, and with this one they stop
+    after half as many as with channels first, at a better image.
+    """
     scale = (2 * len(matrix)) ** 0.5
     found = []
     for measured in y:
         model = linear_model.Lasso(alpha=0.01, fit_intercept=True, tol=1e-4, max_iter=1000)
         found.append(model.fit(matrix * scale, measured * scale).coef_)
-    return idct2(torch.as_tensor(np.stack(found)).float().reshape(-1, *SHAPE))
+    channels, height, width = SHAPE
+    return idct2(torch.as_tensor(np.stack(found)).float().reshape(-1, height, width, channels).permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize(("measurements", "rounds"), [(1000, 3), (2500, 1)])
+@pytest.mark.parametrize("measurements", [1000, 2500, 5000])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_compressive_sensing_against_lasso(record_row, images, measurements, rounds):
+def test_compressive_sensing_against_lasso(record_row, images, measurements):
     shown, prior, x = images
     operator = CompressiveSensing(SHAPE, measurements=measurements, key=Key(0))
     noise = GaussianNoise(sigma=0.1 / measurements**0.5)
     y = noise.sample(operator(x), Key(0).child("noise"))
     rows = operator.adjoint(torch.eye(measurements))
-    matrix = np.asfortranarray(dct2(rows).flatten(1).numpy())
-    ours, theirs, quality = [], [], [0.0, 0.0]
-    for _ in range(rounds):
-        started = time.process_time()
-        found = solve(Problem(operator, y, noise, prior), GaussianPosterior()).x
-        ours.append(time.process_time() - started)
-        started = time.process_time()
-        sparse = lasso(matrix, y.numpy())
-        theirs.append(time.process_time() - started)
-        quality = [decibels(found, x), decibels(sparse, x)]
+    matrix = np.asfortranarray(dct2(rows).permute(0, 2, 3, 1).flatten(1).numpy())
+    started = time.process_time()
+    found = solve(Problem(operator, y, noise, prior), GaussianPosterior()).x
+    ours = time.process_time() - started
+    started = time.process_time()
+    sparse = lasso(matrix, y.numpy())
+    theirs = time.process_time() - started
+    quality = [decibels(found, x), decibels(sparse, x)]
     assert quality[0] > quality[1] + 3
     record_row(
         f"gaussian-spectrum, compressive sensing, {COUNT} {shown}, m = {measurements}",
-        ours,
-        ("scikit-learn Lasso, DCT, published parameters", theirs),
+        [ours],
+        ("scikit-learn Lasso, DCT, published parameters", [theirs]),
         1.0,
         note=f"{quality[0]:.2f} dB against {quality[1]:.2f} dB",
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._key import Key
 from ._noise import GaussianNoise, Noise, NoNoise, PoissonNoise
-from ._operator import LinearOperator
+from ._operator import Identity, LinearOperator
 from ._prior import Denoiser, Differentiable, Generative, InvertibleMap, Proximable, Quadratic
 from ._problem import Problem
 from ._solver import Solver
@@ -56,7 +56,9 @@ class ReferencePrior(Proximable, Quadratic, Differentiable, Denoiser, Generative
 
 def reference_problem(solver: Solver[Any], key: Key, shape: Shape = (1, 8, 8)) -> Problem:
     """Three 8x8 images, blurred and noisy, in float64, with a prior if the solver takes one."""
-    operator, prior = ReferenceOperator(shape), ReferencePrior(shape)
+    blurring: LinearOperator = ReferenceOperator(shape)
+    operator = blurring if isinstance(blurring, solver.operator_type) else Identity(shape)
+    prior = ReferencePrior(shape)
     noises: list[Noise] = [GaussianNoise(sigma=0.05), PoissonNoise(peak=100.0), NoNoise()]
     fitting = [noise for noise in noises if isinstance(noise, solver.noise_type)]
     if not fitting or not isinstance(operator, solver.operator_type):

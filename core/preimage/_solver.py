@@ -95,6 +95,20 @@ class Solver(ABC, Generic[S]):
         """Further results by name, batch first (a posterior variance, say); asked for once, when an image ends."""
         return {}
 
+    def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        """What is wrong with parts that are of the right types, for this solver; asked when a pipeline is assembled."""
+        return []
+
+    def reference_problem(self, key: Key) -> Problem:
+        """The small problem in float64 on which `preimage check` holds this solver to the laws.
+
+        The default has a linear operator and a prior of every capability of core; a solver that needs a prior of its
+        own kind gives its own.
+        """
+        from ._reference import reference_problem
+
+        return reference_problem(self, key)
+
 
 class DirectSolver(Solver[Tensor]):
     """A solver that needs no iteration: a closed form, or a trained network."""
@@ -289,6 +303,8 @@ def misfits(solver: Solver[Any], operator: object, noise: object, prior: object)
             got = f"there is no {part}" if have is None else f"{part} {type(have).__name__} does not fit"
             article = "an" if needed.__name__[0] in "AEIOU" else "a"
             found.append(Incompatible(got, f"{article} {needed.__name__}, which {name} needs"))
+    if not found:
+        found += solver.objections(cast(ForwardOperator, operator), cast(Noise, noise), cast("Prior | None", prior))
     return found
 
 

@@ -277,11 +277,7 @@ def check_solver(solver: Solver[Any], key: Key = Key(0), problem: Problem | None
     """Purity, independence of the batch, one weight per image, dtype; on a small reference problem unless another is
     given."""
     who = type(solver).__name__
-    if problem is None:
-        from ._reference import reference_problem
-
-        problem = reference_problem(solver, key)
-    given: Problem = problem
+    given = solver.reference_problem(key) if problem is None else problem
     keys = key.rows(len(given.y))
     parts = [part for part in (given.operator, given.prior, given.noise) if part is not None]
     before = [_fingerprint(part) for part in parts]

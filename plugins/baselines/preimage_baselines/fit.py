@@ -34,7 +34,7 @@ def fit() -> None:
     help="Mean image, for aligned images such as faces, or one colour.",
 )
 @click.option("--components", default=0, show_default=True, help="Principal components to take in.")
-@click.option("--share", type=float, help="Weight of the components, 0 to 1.  [default: by cross-validation]")
+@click.option("--share", type=float, help="Weight of the components, 0 to 1.  [default: chosen by held-out images]")
 @click.option("--flip", is_flag=True, help="Count every image's mirror image too.")
 @click.option("--shift", is_flag=True, help="Count every image moved by one pixel too, in four directions.")
 @click.option("--note", default="", help="Recorded in the file: what the images are, and the terms of their use.")

@@ -15,8 +15,11 @@ from preimage.transforms import dct2
 from .gaussian_spectrum import GaussianSpectrum
 from .gaussian_spectrum_model import SpectrumModel
 
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
-"""The shares of the components among which cross-validation chooses."""
+SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""The shares of the components to choose from."""
+
+HELD_OUT = 8
+"""Every how many-th image is held out to choose the share."""
 
 OVERSAMPLING, POWER_STEPS = 100, 2
 
@@ -40,11 +43,11 @@ def fit_spectrum(
     first principal components are taken in with their sample variances times `share`, and the spectrum is what the
     sample covariance leaves at each frequency when they are subtracted. So the total power at each frequency stays the
     sample's, whatever the share (shrinkage towards a structured target, as in Ledoit & Wolf 2003). If `share` is None,
-    it is that of `SHARES` with the highest likelihood in two-fold cross-validation.
+    it is that of `SHARES` which makes held-out images (every eighth) most likely under a model of the others.
 
     - `flip`: every image also counts as its mirror image (left and right). `shift`: every image also counts as itself
       moved by one pixel up, down, left and right, the border repeated: more examples for the components of images that
-      are aligned, but not to the pixel. An image and what is made from it are in the same fold.
+      are aligned, but not to the pixel. Nothing made from a held-out image is fitted to.
     - `report`: called with the number of models fitted so far and the number there will be.
 
     In double precision, but for the components, which are found by randomised subspace iteration (Halko, Martinsson &
@@ -171,13 +174,13 @@ def _gram(rows: Callable[[], Iterable[Tensor]], basis: Tensor) -> Tensor:
 def _best_share(
     images: Tensor, mean: str, components: int, variants: _Variants, report: Callable[[int, int], None]
 ) -> float:
-    folds = (images[::2], images[1::2])
-    scores = [0.0] * len(SHARES)
-    for number, (fitted, held) in enumerate((folds, folds[::-1])):
-        sample = _sample(fitted, mean, components, variants)
-        for index, share in enumerate(SHARES):
-            scores[index] += log_likelihood(sample.model(share), held)
-            report(number * len(SHARES) + index + 1, 2 * len(SHARES))
+    step = min(HELD_OUT, len(images) // 2)
+    held = torch.arange(len(images)) % step == 0
+    sample = _sample(images[~held], mean, components, variants)
+    scores: list[float] = []
+    for share in SHARES:
+        scores.append(log_likelihood(sample.model(share), images[held]))
+        report(len(scores), len(SHARES))
     return SHARES[scores.index(max(scores))]
 
 

@@ -76,8 +76,8 @@ class GaussianPosterior(Solver[PosteriorState]):
       - "closed-form": one basis makes A^T A and the prior diagonal (denoising, blur with a symmetric boundary; masks
         and circular blur for some quadratic priors). Exact, without iteration.
       - "dense": the Cholesky factor of the m x m matrix A C A^T + sigma^2 I, for gaussian-spectrum; chosen if
-        m <= `dense_limit` and m <= n / 2. Exact. Costs 2 m^2 n + m^3 / 3 operations once for all images that share
-        A and a noise level, and (m + n) m numbers of memory.
+        m <= `dense_limit` and m <= n / 2. Exact. Costs m applications of A^T and m^2 n + m^3 / 3 operations once for
+        all images that share A and a noise level, and (m + n) m numbers of memory.
       - "iterative": preconditioned conjugate gradients. The preconditioner is the closed form for an operator that
         responds to each ring of DCT frequencies as A does on average (probed with two random images).
     - `tolerance`: of the iteration: the residual in the norm of the preconditioner, relative to its first value.

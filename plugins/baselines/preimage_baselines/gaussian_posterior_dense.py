@@ -34,7 +34,17 @@ def measurement_model(operator: LinearOperator, prior: GaussianSpectrum, image: 
         back = repeated.adjoint(units.reshape(size, *operator.out_shape))
         rows.append(prior.whitening.inverse_adjoint(back).flatten(1))
     matrix = torch.cat(rows)
-    return MeasurementModel(matrix, matrix @ matrix.mT)
+    return MeasurementModel(matrix, _gram(matrix))
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """W W^T, computing only one of its halves."""
+    gram = rows.new_empty(len(rows), len(rows))
+    for start in range(0, len(rows), 4 * CHUNK):
+        stop = min(start + 4 * CHUNK, len(rows))
+        gram[start:stop, :stop] = rows[start:stop] @ rows[:stop].mT
+        gram[:start, start:stop] = gram[start:stop, :start].mT
+    return gram
 
 
 def dense_posterior(

@@ -21,6 +21,7 @@ from preimage import (
 )
 
 from .checks import not_negative, positive
+from .cosines import CosineSparsity
 from .krylov import conjugate_gradients
 from .sparsity import OrthonormalSparsity
 from .stopping import Rule, RuleBased
@@ -90,6 +91,11 @@ class Lasso(RuleBased[LassoState]):
         not_negative("tolerance", self.tolerance)
         if self.penalty != "auto":
             positive("penalty", self.penalty, 'leave it out, or write "auto"')
+
+    def reference_problem(self, key: Key) -> Problem:
+        """The usual one, with an l1 norm of cosine coefficients as the prior."""
+        usual = super().reference_problem(key)
+        return replace(usual, prior=CosineSparsity(usual.operator.in_shape))
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> LassoState:
         z = problem.start()

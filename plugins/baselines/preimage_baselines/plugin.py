@@ -140,9 +140,9 @@ def preimage_components() -> list[Component]:
             "tgv",
             "preimage_baselines.tgv:TotalGeneralizedVariation",
             "total generalised variation of second order: piecewise linear images",
-            shape=(2, 4, 5),
+            shape=(2, 3, 4),
             # The laws compare values to a millionth.
-            examples=({"tolerance": 1e-6}, {"ratio": 1.0, "coupled": True, "tolerance": 1e-6}),
+            examples=({"coupled": True, "tolerance": 1e-6},),
         ),
         Component(
             "prior",
@@ -225,8 +225,7 @@ def preimage_components() -> list[Component]:
             "lasso",
             "preimage_baselines.lasso:Lasso",
             "exact l1 solutions with a duality gap as certificate, for linear operators and dct-l1 or wavelet-l1",
-            # The reference problem of the laws has another prior; the tests of this plugin hold it to the laws on one.
-            examples=(),
+            examples=({}, {"penalty": 0.1}, {"tolerance": 1e-3}),
         ),
         Component(
             "solver",

@@ -13,6 +13,7 @@ from preimage import (
     ForwardOperator,
     Key,
     LinearOperator,
+    Noise,
     Prior,
     Problem,
     Proximable,
@@ -84,8 +85,8 @@ class RED(RuleBased[REDState]):
 
     `objective` is known if D is a proximal map: misfit + weight times the Moreau envelope. `details`: "residual" (B,).
     The prior is a `Denoiser` or `Proximable` (used with step sigma^2). Raises `BadParameter` for values out of range
-    and, at the start of a run, for a weight of 0; there also `Incompatible` if method is "fixed-point" and the operator
-    is not linear or the noise not least squares.
+    and, at the start of a run, for a weight of 0. A pipeline with method "fixed-point" is refused if the operator is
+    not linear or the noise not least squares.
     """
 
     operator_type: ClassVar[type[ForwardOperator]] = ForwardOperator
@@ -105,14 +106,16 @@ class RED(RuleBased[REDState]):
             positive("step_size", self.step_size, 'leave it out, or write "auto"')
         not_negative("tolerance", self.tolerance)
 
+    def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        """method = "fixed-point" where the misfit is not quadratic."""
+        if self.method != "fixed-point" or known_globally(operator, noise):
+            return []
+        found = f"RED's fixed-point method with {type(operator).__name__} and {type(noise).__name__}"
+        expected = "a linear operator and least-squares noise"
+        return [Incompatible(found, expected, 'write method = "gradient", or leave it out')]
+
     def init(self, problem: Problem, keys: Sequence[Key]) -> REDState:
         x, quadratic = problem.start(), known_globally(problem.operator, problem.noise)
-        if self.method == "fixed-point" and not quadratic:
-            raise Incompatible(
-                f"RED's fixed-point method with {type(problem.operator).__name__} and {type(problem.noise).__name__}",
-                "a linear operator and least-squares noise",
-                'write method = "gradient", or leave it out',
-            )
         weight = positive_weight(problem)
         sigma = natural_sigma(problem, x) if self.sigma == "weight" else torch.full_like(weight, self.sigma)
         factor, unknown = weight / sigma.square(), torch.full_like(weight, float("inf"))

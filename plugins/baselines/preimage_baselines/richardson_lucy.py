@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from preimage import ForwardOperator, Key, LinearOperator, Problem, norms, per_image
+from preimage import ForwardOperator, Key, LinearOperator, Noise, Prior, Problem, norms, per_image
 from preimage.errors import BadData, Incompatible
 
 from .checks import not_negative
@@ -66,6 +66,23 @@ class RichardsonLucy(RuleBased[RichardsonLucyState]):
         not_negative("tau", self.tau)
         not_negative("tolerance", self.tolerance)
 
+    def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        """An operator with negative entries, as far as A 1 and A^T 1 show them."""
+        one = cast(LinearOperator, operator).rows(torch.zeros(1, dtype=torch.int64))
+        floating = (t for t in (*one.parameters(), *one.buffers()) if t.is_floating_point())
+        like = next(floating, torch.zeros(()))
+        seen = one(like.new_ones((1, *one.in_shape)))
+        back = one.adjoint(torch.ones_like(seen))
+        return [
+            Incompatible(
+                f"{what} of {type(operator).__name__} is as low as {float(values.min()):.3g}",
+                "an operator without negative entries, such as a blur or a mask",
+                "use lsqr, landweber or conjugate-gradients",
+            )
+            for what, values in (("A^T 1", back), ("A 1", seen))
+            if bool((values < -1e-5 * values.abs().max()).any())
+        ][:1]
+
     def init(self, problem: Problem, keys: Sequence[Key]) -> RichardsonLucyState:
         operator, y = cast(LinearOperator, problem.operator), problem.y
         if self.clip_negative:
@@ -74,13 +91,6 @@ class RichardsonLucy(RuleBased[RichardsonLucyState]):
             _refuse_negative(y, "measurement y", "add clip_negative = true, or use landweber with box = [0, 1]")
         sensitivity = operator.adjoint(torch.ones_like(y))
         seen = operator(torch.ones_like(sensitivity))
-        for what, values in (("A^T 1", sensitivity), ("A 1", seen)):
-            if bool((values < -1e-5 * values.abs().max()).any()):
-                raise Incompatible(
-                    f"{what} of {type(operator).__name__} is as low as {float(values.min()):.3g}",
-                    "an operator without negative entries, such as a blur or a mask",
-                    "use lsqr, landweber or conjugate-gradients",
-                )
         if problem.x0 is None:
             flux = ratio(y.flatten(1).sum(1), seen.flatten(1).sum(1))
             x = per_image(flux, sensitivity).expand_as(sensitivity).clone()

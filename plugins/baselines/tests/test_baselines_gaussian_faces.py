@@ -33,7 +33,7 @@ def stationary(faces):
 
 @pytest.fixture(scope="module")
 def low_rank(faces):
-    return fit_spectrum(faces[0], mean="image", components=800, flip=True, shift=True)[0]
+    return fit_spectrum(faces[0], mean="image", components=1400, flip=True, shift=True)[0]
 
 
 def decibels(x, truth):
@@ -67,7 +67,7 @@ def test_more_measurements(faces, stationary, measurements, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("measurements", LOW_RANK)
 def test_with_a_low_rank_part(faces, low_rank, measurements, capsys):
-    assert study(low_rank, faces[1], measurements, capsys, "800 components") >= LOW_RANK[measurements]
+    assert study(low_rank, faces[1], measurements, capsys, "1400 components") >= LOW_RANK[measurements]
 
 
 def test_the_shipped_faces_are_those_of_the_training_images(faces):

@@ -100,8 +100,7 @@ def test_lasso_is_that_of_scikit_learn(solves):
 
 
 @pytest.mark.parametrize("solves", SOLVES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-3), (torch.float64, 1e-6)])
 def test_the_certificate_bounds_the_distance_to_the_minimum(solves, dtype, tolerance):
     problem = problem_of(solves, dtype=dtype)
     result = solve(problem, Lasso(tolerance=tolerance))
@@ -109,7 +108,7 @@ def test_the_certificate_bounds_the_distance_to_the_minimum(solves, dtype, toler
     assert bool((result.certificate <= tolerance * problem.y.square().sum(1) * (1 + 1e-5)).all())
     double = problem_of(solves)
     double = Problem(double.operator, problem.y.double(), double.noise, double.prior, double.weight)
-    best = double.objective(solve(double, FISTA(tolerance=1e-12, max_steps=20000)).x)
+    best = double.objective(solve(double, FISTA(tolerance=1e-9, max_steps=5000)).x)
     excess = double.objective(result.x.double()) - best
     assert bool((excess <= result.certificate.double() + 1e-7).all())
 

@@ -106,8 +106,8 @@ def second(folder: Path) -> None:
 
     torch.set_num_threads(1)
     method = (
-        '[[method]]\nlabel = "tv-fista"\nprior = { name = "tv", weight = 0.002 }\n'
-        'solver = { name = "fista", tolerance = 0.0, max_steps = 200 }\n'
+        '[[method]]\nlabel = "tv-admm"\nprior = { name = "tv", weight = 0.002 }\n'
+        'solver = { name = "admm", tolerance = 0.0, max_steps = 900 }\n'
     )
     used: dict[int, float] = {}
     for seeds in (1, 4):

@@ -77,17 +77,18 @@ def test_killed_at_random_moments(compare, site, write_suite, tmp_path, numbers,
     assert not temporary(folder)
 
 
-def test_processes_dask_and_order_change_no_number(compare, write_suite, tmp_path, numbers):
+@pytest.mark.parametrize("jobs", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_dask_and_order_change_no_number(compare, write_suite, tmp_path, numbers, jobs):
     pytest.importorskip("distributed")
     suite = write_suite(METHODS)
     parts = METHODS.split("[[method]]")
     backwards = write_suite("[[method]]".join([parts[0], *reversed(parts[1:])]), name="backwards.toml")
-    runs = {"1": (suite, "--jobs", 1), "4": (backwards, "--jobs", 4), "dask": (suite, "--scheduler", "local")}
+    runs = {"1": (suite, "--jobs", 1), "n": (backwards, "--jobs", jobs), "dask": (suite, "--scheduler", "local")}
     tables = {}
     for name, arguments in runs.items():
         assert compare(*arguments, "--out", tmp_path / name).returncode == 0
         tables[name] = numbers(tmp_path / name)
-    assert tables["1"] == tables["4"] == tables["dask"]
+    assert tables["1"] == tables["n"] == tables["dask"]
 
 
 def test_all_methods_get_the_same_bytes_and_an_added_one_computes_only_its_cells(compare, write_suite, tmp_path):

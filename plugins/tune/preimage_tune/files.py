@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""A file that one process at a time works with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +11,23 @@ from preimage.errors import BadFile
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and hold its lock, which the operating system takes away from a process that is killed.
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which may not be there yet; its folder is made.
+
+    The lock is a file beside it that the operating system takes away from a process that is killed.
 
     Raises `BadFile` if another process holds it, or the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise BadFile(
-            f"{folder} is in use by another preimage tune", "a folder of its own for each search", "wait for it to end"
+            f"{path} is in use by another process", "a folder of its own for each search", "wait for the other to end"
         ) from None
     except OSError as error:
-        raise file_error(folder, error, "written") from error
+        raise file_error(path.parent, error, "written") from error
     try:
         yield
     finally:

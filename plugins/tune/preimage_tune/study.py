@@ -6,8 +6,8 @@ Independent of what is searched: `search` needs a function from parameters to a 
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from preimage import Key
 from preimage.errors import BadFile, BadParameter, PreimageError
 
+from .files import locked
 from .samplers import History, check_sampler, propose, quiet
 from .space import Space, Value
 
@@ -192,7 +193,7 @@ def search(
     space: Space,
     *,
     trials: int,
-    store: Store | Path,
+    store: Store | str | Path,
     name: str = "study",
     sampler: str = "gp",
     key: Key = Key(0),
@@ -204,17 +205,17 @@ def search(
 
     - `objective`: parameters to a score; an error of `preimage.errors` that it raises makes the trial a failed one.
     - `space`: as `parse_space` gives it. If it is empty, one trial is all there is.
-    - `store`: a `Store`, or the path of its SQLite file; what is finished is in it, whatever happens to the process.
+    - `store`: the path of an SQLite file, held by one process at a time, or a `Store`, for which the caller answers.
+      What is finished is in it, whatever happens to the process.
     - `identity`: what the scores depend on besides the parameters (data, versions), as JSON values.
     - `told`: called with the study before the first trial of this run, and after every trial.
 
-    Raises `BadParameter` for trials < 1 or an unknown sampler, `BadFile` if the store is damaged, and `OtherStudy` if
-    it holds a study of this name with another identity.
+    Raises `BadParameter` for trials < 1 or an unknown sampler, `BadFile` if the store is damaged or in use, and
+    `OtherStudy` if it holds a study of this name with another identity.
     """
     if trials < 1:
         raise BadParameter(f"trials is {trials}", "an integer >= 1")
-    opened = store if isinstance(store, Store) else Store(store)
-    try:
+    with nullcontext(store) if isinstance(store, Store) else _opened(Path(store)) as opened:
         study = Study(opened, name, space, sampler=sampler, key=key, direction=direction, identity=identity)
         tell = told or (lambda study: None)
         tell(study)
@@ -228,9 +229,12 @@ def search(
             study.tell(parameters, outcome)
             tell(study)
         return study
-    finally:
-        if opened is not store:
-            opened.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Store]:
+    with locked(path), closing(Store(path)) as store:
+        yield store
 
 
 def budget(space: Space, trials: int) -> int:

@@ -10,7 +10,8 @@ from .outcomes import Tuned
 
 
 def summary(tuned: Sequence[Tuned], metric: str, width: int = 160) -> tuple[str, list[str]]:
-    """A table of the searches, and what to warn of: edges, failed trials, methods that do not fit."""
+    """A table of the searches, and what to warn of: edges, scores below the start, failed trials, methods that do
+    not fit."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("operator", "noise", "method"):
         table.add_column(name, no_wrap=True)
@@ -33,6 +34,8 @@ def summary(tuned: Sequence[Tuned], metric: str, width: int = 160) -> tuple[str,
         counts = [str(len(one.trials)), str(len(failures) or "-"), f"{one.evaluations:,}"]
         table.add_row(*row, *counts, *scores, parameters or "as given")
         warnings += [f"{label}: {edge}" for edge in one.edges]
+        if best is not None and best.score is not None and one.case.space and best.score < one.start:
+            warnings.append(f"{label}: the best score, {best.score:.2f}, is below that of the start, {one.start:.2f}")
         if failures:
             which = "all" if best is None else str(len(failures))
             warnings.append(f"{label}: {which} of {len(one.trials)} trials failed, the last one: {failures[-1].reason}")

@@ -45,7 +45,7 @@ def tune(
         raise BadParameter(f"jobs is {jobs}", "at least 1 process")
     chosen = cases(suite, only)
     out = Path(out)
-    with locked(out):
+    with locked(out / STUDIES):
         Store(out / STUDIES).close()
         tuned = run(suite, chosen, out / STUDIES, settings, jobs=jobs, overwrite=overwrite, told=told)
         for method in dict.fromkeys(one.case.label.method for one in tuned):

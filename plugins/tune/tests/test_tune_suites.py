@@ -164,6 +164,7 @@ def test_a_best_value_at_the_edge_is_a_warning(suite, tmp_path, capsys):
     arguments = ["tune", str(path), "--out", str(tmp_path / "out"), "--budget", "10", "--only", "tikhonov"]
     assert command_line(arguments) == 0
     printed = capsys.readouterr()
+    assert "tikhonov / blur / high: the best score" in printed.err, "noise is amplified: below the start"
     assert "warning: tikhonov / blur / high: prior.weight = 1e-05 lies at the upper edge" in printed.err
     assert "start psnr" in printed.out
     text = (tmp_path / "out" / "presets" / "tikhonov.toml").read_text("utf-8")
@@ -260,7 +261,7 @@ def test_a_folder_with_another_study_or_in_use_is_refused(suite, tmp_path):
         tune(changed, out, Settings(trials=2), only=["tikhonov"])
     tune(changed, out, Settings(trials=2), only=["tikhonov"], overwrite=True)
     assert choose(str(out / "presets" / "tikhonov.toml"), *problem(0.1)).tuned["seeds"] == [0, 1]
-    with locked(out), pytest.raises(BadFile, match="in use by another"):
+    with locked(out / "studies.db"), pytest.raises(BadFile, match="in use by another"):
         tune(changed, out, Settings(trials=2), only=["tikhonov"])
     (out / "studies.db").write_bytes(b"garbage" * 1000)
     with pytest.raises(BadFile, match="damaged"):

@@ -1,0 +1,117 @@
+"""Methods x operators: every cell runs and improves on its start, or is refused at assembly with what would fit."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import preimage_compare
+import pytest
+import torch
+from preimage_compare import load_suite
+from preimage_data import psnr
+
+from preimage import LinearOperator, Pipeline, Status, load, names
+from preimage._algebra import Composed
+from preimage.errors import PreimageError
+
+SUITES = Path(preimage_compare.__file__).parent / "suites"
+SUITE = """
+title = "Every method"
+include = ["{suites}/_cross.toml"]
+
+[[data]]
+label = "grey"
+name = "photographs"
+crop = "centre"
+size = 32
+count = 2
+
+[[data]]
+label = "colour"
+name = "photographs"
+names = ["astronaut"]
+colour = "colour"
+size = 32
+"""
+MEASUREMENTS = {"grey": 32 * 32 // 2, "colour": 3 * 32 * 32 // 2}
+
+# What cannot be better than its start, or is not at these settings; measured, and said in docs/choosing-a-method.md.
+STARTS_AT_A_SOLUTION = "the start already fits the data as well as anything does without a prior"
+NO_GAIN = {
+    **{(m, "identity"): STARTS_AT_A_SOLUTION for m in ("adjoint", "landweber", "lsqr", "richardson-lucy", "irgnm")},
+    **{(m, "random"): STARTS_AT_A_SOLUTION for m in ("adjoint", "landweber", "lsqr", "richardson-lucy", "irgnm")},
+    **{(m, "dct-50"): STARTS_AT_A_SOLUTION for m in ("adjoint", "landweber", "lsqr", "irgnm")},
+    **{(m, "diffusion"): "without a prior the noise is amplified" for m in ("landweber", "irgnm")},
+    **{(m, o): "it is the start" for m in ("adjoint",) for o in ("blur", "blur-random")},
+    ("dct-l1-fista", "diffusion"): "an orthonormal basis is a poor prior where the data are nearly sharp",
+    ("wavelet-l1-fista", "diffusion"): "an orthonormal basis is a poor prior where the data are nearly sharp",
+}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suite") / "every.toml"
+    path.write_text(SUITE.format(suites=SUITES.as_posix()), "utf-8")
+    return load_suite(path)
+
+
+METHODS = [
+    "adjoint",
+    *(table["label"] for table in tomllib.loads((SUITES / "_cross.toml").read_text("utf-8"))["method"]),
+]
+
+
+def test_every_solver_and_prior_of_the_baselines_is_in_the_table(suite):
+    used = {"solver": set(), "prior": set()}
+    for method in suite.methods:
+        used["solver"].add(method.tables["solver"]["name"])
+        priors = method.tables.get("prior", [])
+        used["prior"] |= {table["name"] for table in (priors if isinstance(priors, list) else [priors])}
+    missing = set(names("solver")) - used["solver"]
+    assert not missing
+    assert set(names("prior")) - used["prior"] <= {"non-negative"}  # box stands for both constraints
+
+
+def assembled(tables, images) -> Pipeline | None:
+    """The pipeline; None if it is refused in the way that it should be."""
+    refused: PreimageError | None = None
+    try:
+        return Pipeline.from_dict(tables, data=images)
+    except PreimageError as error:
+        refused = error
+    assert refused.expected
+    assert re.search(r"\b(fit|fits|take|use|choose|write)\b", refused.remedy), refused
+    return None
+
+
+@pytest.mark.parametrize("data", ["grey", "colour"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_cell_runs_or_is_refused_with_what_would_fit(suite, method, data):
+    images = suite.datasets[data]
+    truth = torch.stack([images[index] for index in range(len(images))])
+    for part in (p for p in suite.operators if p.label != "blur-random"):
+        tables = suite.method(method).tables_for(data, part.label, "0.025")
+        operators = [dict(table) for table in part.tables]
+        if operators[0]["name"] == "compressive-sensing":
+            operators[0]["measurements"] = MEASUREMENTS[data]
+        whole = {**tables, "operator": operators, "noise": dict(suite.noises[0].table), "seed": 1}
+        if (pipeline := assembled(whole, images)) is None:
+            continue
+        y = pipeline.simulate(truth)
+        result = pipeline.reconstruct(y, throw=False)
+        assert Status.DIVERGED not in result.status, (part.label, result.reasons)
+        assert all(result.reasons)
+        gain = float((psnr(result.x, truth) - psnr(pipeline.problem(y).start(), truth)).mean())
+        if (method, part.label) in NO_GAIN:
+            assert gain > -2.0, (part.label, gain)
+        else:
+            assert gain > 0.0, (part.label, gain)
+
+
+def test_at_least_twelve_methods_run_on_a_nonlinear_operator(suite):
+    operator = load("operator", "perona-malik")
+    assert not issubclass(operator, LinearOperator | Composed)
+    fitting = [
+        m for m in suite.methods if issubclass(operator, load("solver", m.tables["solver"]["name"]).operator_type)
+    ]
+    assert len(fitting) >= 12
