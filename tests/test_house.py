@@ -55,7 +55,7 @@ def test_core_keeps_its_budget():
     apart = {"testing.py", "_reference.py", "_cli.py", "_inspect.py", "_scaffold.py", "__main__.py"}
     sizes = {path.name: lines_of_code(path) for path in CORE.glob("*.py")}
     assert sum(size for name, size in sizes.items() if name not in apart) <= 2350
-    assert sum(size for name, size in sizes.items() if name in apart) <= 700
+    assert sum(size for name, size in sizes.items() if name in apart) <= 730
 
 
 def imported(path: Path) -> set[str]:

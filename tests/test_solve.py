@@ -20,6 +20,7 @@ from preimage import (
     Status,
     Trace,
     hookimpl,
+    per_image_operator,
     solve,
 )
 from preimage._reference import ReferencePrior
@@ -270,3 +271,11 @@ def test_expected_misfit_is_the_mean_misfit_of_the_truth(noise):
     y = noise.sample(clean, Key(1))
     mean, expected = float(noise.misfit(clean, y).mean()), float(noise.expected_misfit(y)[0])
     assert abs(mean - expected) <= 0.05 * expected
+
+
+def test_per_image_operators_run_to_the_last_image():
+    operator = per_image_operator([Identity(SHAPE), Identity(SHAPE)])
+    y = problem(1.0, 2.0).y
+    result = solve(Problem(operator, y, GaussianNoise(sigma=0.0)), Halving())
+    assert result.status == (Status.CONVERGED, Status.CONVERGED)
+    torch.testing.assert_close(result.x, y, rtol=0, atol=1e-2)

@@ -4,7 +4,7 @@ The peer is scikit-learn's Lasso on the coefficients of an orthonormal DCT of ev
 published comparison (alpha 0.01 for the rows scaled by sqrt(2 m), tolerance 1e-4, at most 1000 sweeps). It gets the
 matrix of the sensing operator in that basis for nothing; ours gets the operator, and starts from there: both solve from
 the measurements to the images. All twelve images of the published problem share one operator, so that ours factorises
-once, and the peer starts again for every image; for one or two images at m = 5000 the peer is the faster one.
+once, and the peer starts again for every image: at m = 5000 the peer is the faster one for up to four images.
 """
 
 import os

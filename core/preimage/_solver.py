@@ -226,8 +226,10 @@ class Run:
         if bool((keep := ~done & sound).all()):
             return
         keep = keep.nonzero()[:, 0]
-        self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
         self.active = self.active[keep.cpu()]
+        if not len(keep):  # a per-image operator cannot be one of no images
+            return
+        self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
 
     def finish(self, status: Status) -> None:
         """End all images that still run."""

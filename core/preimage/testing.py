@@ -233,9 +233,11 @@ def check_prior(prior: Prior, key: Key = Key(0), rtol: float = 1e-6) -> None:
         )
         _firmly_nonexpansive(prior.prox_coefficients, operator(x), operator(x2), f"{who}.prox_coefficients", rtol)
     if isinstance(prior, Quadratic):
-        c = prior.analysis()(x)
-        close(prior.energy(x), 0.5 * dot(c, c), rtol, f"{who}.energy is not 1/2 ||K x||^2")
-        close(prior.prox_coefficients(c, 0.1), c / 1.1, rtol, f"{who}.prox_coefficients is not c / (1 + step)")
+        k, c = prior.analysis()(x), prior.target()
+        c = torch.zeros_like(k[0]) if c is None else c
+        close(prior.energy(x), 0.5 * dot(k - c, k - c), rtol, f"{who}.energy is not 1/2 ||K x - c||^2")
+        complaint = f"{who}.prox_coefficients is not (k + step c) / (1 + step)"
+        close(prior.prox_coefficients(k, 0.1), (k + 0.1 * c) / 1.1, rtol, complaint)
     if isinstance(prior, Proximable):
         _pure_rows(prior, lambda a: prior.prox(a, 0.1), x, f"{who}.prox", rtol)
         _firmly_nonexpansive(prior.prox, x, x2, f"{who}.prox", rtol)
