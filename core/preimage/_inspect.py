@@ -105,7 +105,11 @@ def presets(name: str | None, as_json: bool) -> int:
         click.secho(family, bold=True)
         for preset in (p for p in chosen if p.name == family):
             score = preset.tuned.get("score")
-            reached = f"  {score:.2f} dB on {preset.tuned.get('data', 'its data')}" if isinstance(score, float) else ""
+            data = preset.tuned.get("data", "its data")
+            if isinstance(data, dict):
+                named = cast("dict[str, Any]", data)
+                data = f"{preset.tuned.get('images', 'the')} images of {named.get('path', named.get('name'))}"
+            reached = f"  {score:.2f} dB on {data}" if isinstance(score, float) else ""
             click.echo(f"  {preset.described()}{reached}")
     return 0
 
