@@ -31,7 +31,7 @@ by similar operators, so read this as what runs, what it costs and roughly what 
 
 def table(results: Results) -> str:
     """Methods by operators, as Markdown."""
-    operators, methods = results.labels["operator"], results.labels["method"]
+    operators, methods = results.suite["labels"]["operator"], results.suite["labels"]["method"]
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in results.cells:
         cells.setdefault((cell["method"], cell["operator"]), []).append(cell)
@@ -87,9 +87,9 @@ def main(arguments: Sequence[str]) -> int:
     """Write the page."""
     results = read(arguments[0] if arguments else "results/cross")
     done = {(c["image"]) for c in results.cells}
-    data = results.suite["data"][0]
+    data = results.suite["suite"]["data"][0]
     heading = HEADING.format(
-        images=len(done), size=f"{data['size']} x {data['size']}", noise=results.labels["noise"][0]
+        images=len(done), size=f"{data['size']} x {data['size']}", noise=results.suite["labels"]["noise"][0]
     )
     folder = DOCS / "images" / "methods"
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         table(results),
         "\n\n## Pictures\n\nAbove the start, below the estimate; one column per operator.\n",
     ]
-    for method in results.labels["method"]:
+    for method in results.suite["labels"]["method"]:
         text = picture(results, method, folder / f"{method}.png")
         parts.append(f"\n### {method}\n\n![{text}](images/methods/{method}.png)\n\n{text.partition(' on ')[2]}\n")
     (DOCS / "methods.md").write_text("".join(parts), "utf-8")
