@@ -8,7 +8,7 @@ PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: demo test study lint format bench docs methods registry clean
+.PHONY: demo test lint format bench docs methods registry clean
 
 demo: .venv/installed
 	$(BIN)/preimage demo --out demo

@@ -94,7 +94,7 @@ def test_core_names_no_plugin():
     """Plugin knowledge in core would make plugins decoration."""
     folders = {path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")}
     verbs = {"compare", "data", "tune"}  # plain words too, so only the names of their distributions count
-    names = folders - verbs | {f"preimage{sep}{name}" for name in folders for sep in "-_"}
+    names = folders - verbs | {f"preimage{sep}{name}" for name in folders for sep in "-_ "}
     for path in CORE.glob("*.py"):
         text = path.read_text("utf-8")
         assert not {word for word in names | {"camera", "photographs", "total-variation"} if word in text}, path

@@ -100,7 +100,7 @@ def presets(name: str | None, as_json: bool) -> int:
         click.echo(json.dumps([asdict(p) for p in chosen], indent=1))
         return 0
     if not chosen:
-        click.echo("No presets are installed: preimage tune makes them.")
+        click.echo("No presets are installed.")
     for family in dict.fromkeys(p.name for p in chosen):
         click.secho(family, bold=True)
         for preset in (p for p in chosen if p.name == family):

@@ -10,7 +10,7 @@ A preset file is TOML, one [[preset]] for each operator and noise:
     solver = { name = "admm" }
     tuned = { data = "...", score = 25.1, ... }        # where the values come from
 
-Plugins name their files in the hook `preimage_presets`; `preimage tune` writes them.
+Plugins name their files in the hook `preimage_presets`.
 """
 
 import difflib
@@ -61,7 +61,11 @@ def read_presets(path: Path) -> list[Preset]:
     tables = read_toml(path)
     entries = tables.get("preset")
     if not isinstance(entries, list):
-        raise BadFile(f"{path} has no [[preset]]", "a preset file, as preimage tune writes it", "choose another file")
+        raise BadFile(
+            f"{path} has no [[preset]]",
+            "a preset file: one [[preset]] for each operator and noise",
+            "choose another file",
+        )
     return [_preset(entry, index, str(path)) for index, entry in enumerate(cast("list[Any]", entries))]
 
 
@@ -99,7 +103,7 @@ def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str = "
             return preset
     asked = " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}"
     made = "; ".join(preset.described() for preset in named[:8]) + ("; ..." if len(named) > 8 else "")
-    remedy = "preimage tune makes one; or give [prior] and [solver] yourself"
+    remedy = "give [prior] and [solver] yourself, or a preset file of your own"
     raise BadParameter(f"{where}: preset {name!r} has no values for {asked}", made, remedy)
 
 
@@ -171,7 +175,7 @@ def _line(table: Tables) -> str:
 
 def _preset(entry: Any, index: int, path: str) -> Preset:
     def fail(what: str, expected: str) -> BadParameter:
-        return BadParameter(f"{path}: preset {index}: {what}", expected, "write the file with preimage tune")
+        return BadParameter(f"{path}: preset {index}: {what}", expected, "mend that entry")
 
     if not isinstance(entry, Mapping):
         raise fail(f"is {entry!r:.60}", "a table")

@@ -10,7 +10,7 @@ from torch import Tensor
 from preimage import ForwardOperator, Key, LinearOperator, Prior, Problem, Proximable, per_image
 
 from .checks import not_negative, positive
-from .proximal_gradient import descend, first_lipschitz, objective, point, relaxed
+from .proximal_gradient import begin, descend, objective, point, relaxed
 from .stopping import Event, Rule, RuleBased, Window, relative_change
 
 OBJECTIVE = 100.0
@@ -93,14 +93,7 @@ class FISTA(RuleBased[FISTAState]):
         not_negative("tolerance", self.tolerance)
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> FISTAState:
-        x = problem.start()
-        # A start outside of a constraint has no objective to compare with.
-        x = x if problem.prior is None else problem.prior.feasible(x)
-        predicted = problem.operator(x)
-        value = objective(problem, x, predicted)
-        lipschitz = (
-            first_lipschitz(problem, x) if self.step_size == "auto" else torch.full_like(value, 1 / self.step_size)
-        )
+        x, predicted, value, lipschitz = begin(problem, self.step_size)
         predicted_v = predicted if isinstance(problem.operator, LinearOperator) else None
         one, unknown = torch.ones_like(value), torch.full_like(value, float("inf"))
         failures = torch.zeros(len(x), dtype=torch.int64, device=x.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from preimage import ForwardOperator, Key, LinearOperator, Prior, Problem, Proximable
 
 from .checks import not_negative, positive
-from .proximal_gradient import descend, first_lipschitz, forward_backward, objective, point, relaxed
+from .proximal_gradient import begin, descend, forward_backward, objective, point, relaxed
 from .stopping import Event, Growth, Rule, RuleBased, Window, relative_change
 
 OBJECTIVE = 100.0
@@ -77,14 +77,7 @@ class ISTA(RuleBased[ISTAState]):
         not_negative("tolerance", self.tolerance)
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> ISTAState:
-        x = problem.start()
-        # A start outside of a constraint has no objective to compare with.
-        x = x if problem.prior is None else problem.prior.feasible(x)
-        predicted = problem.operator(x)
-        value = objective(problem, x, predicted)
-        lipschitz = (
-            first_lipschitz(problem, x) if self.step_size == "auto" else torch.full_like(value, 1 / self.step_size)
-        )
+        x, predicted, value, lipschitz = begin(problem, self.step_size)
         unknown = torch.full_like(value, float("inf"))
         floor = torch.finfo(x.dtype).eps * (1 + problem.noise.misfit(torch.zeros_like(problem.y), problem.y))
         return ISTAState(x, predicted, value, lipschitz, unknown, Window.of(value), Growth.of(value, floor), None)

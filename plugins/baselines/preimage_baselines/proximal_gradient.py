@@ -1,7 +1,7 @@
 """One proximal gradient step with a step size that is short enough: what ISTA and FISTA share."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,17 @@ class Point:
     predicted: Tensor
     slope: Tensor
     gradient: Tensor
+
+
+def begin(problem: Problem, step_size: Literal["auto"] | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The starting image, F there, the objective (B,), and the Lipschitz estimate that belongs to the step (B,)."""
+    x = problem.start()
+    # A start outside of a constraint has no objective to compare with.
+    x = x if problem.prior is None else problem.prior.feasible(x)
+    predicted = problem.operator(x)
+    value = objective(problem, x, predicted)
+    lipschitz = first_lipschitz(problem, x) if step_size == "auto" else torch.full_like(value, 1 / step_size)
+    return x, predicted, value, lipschitz
 
 
 def point(problem: Problem, v: Tensor, predicted: Tensor | None) -> Point:

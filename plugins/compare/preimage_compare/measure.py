@@ -18,10 +18,10 @@ from preimage import Dataset, ForwardOperator, Key, Pipeline, Problem, Reconstru
 from preimage.assembly import construct
 from preimage.errors import BadParameter, PreimageError
 
-from ._counting import EVALUATIONS, Counter, OverLimit
 from ._memory import PeakMemory, memory_limit, out_of_memory
 from ._trace import QualityTrace
 from .cells import Assembled, Refused, assemble, cell_key, describe, sentence, truth_digest
+from .counting import EVALUATIONS, Counter, OverLimit
 from .store import SCHEMA, measurement_digest
 from .suite import Limits
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from preimage_compare import load_suite
-from preimage_compare._counting import Counter, OverLimit
 from preimage_compare._memory import PeakMemory
 from preimage_compare._trace import QualityTrace
 from preimage_compare.cells import plan
+from preimage_compare.counting import Counter, OverLimit
 from preimage_compare.measure import Laboratory, OtherMeasurement, Task, WrongEnvironment
 from preimage_compare.suite import Limits
 from preimage_data import psnr, ssim

@@ -1,12 +1,13 @@
 """The images that parameters are judged by: measured once, reconstructed as one batch for each trial."""
 
 import hashlib
-from collections import Counter
+from collections import Counter as Counts
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from preimage_compare.suite import Suite
+from preimage_compare.counting import Counter
+from preimage_compare.suite import Limits, Suite
 from torch import Tensor
 
 from preimage import ForwardOperator, Pipeline, Reconstruction, Status, load
@@ -14,7 +15,6 @@ from preimage.assembly import with_overrides
 from preimage.errors import Diverged, Incompatible, PreimageError
 
 from .cases import Case, Tables
-from .counting import counting
 from .study import Parameters, Score
 
 
@@ -79,20 +79,27 @@ class Validation:
         Raises an error of `preimage.errors` if an image diverges, or a part refuses its parameters.
         """
         scores: list[Tensor] = []
-        calls: Counter[str] = Counter()
-        steps = limited = 0
+        calls: Counts[str] = Counts()
+        steps = limited = evaluations = 0
         for data, tables in case.tables.items():
             tuned = with_overrides(tables, parameters, str(case.label))
             for batch in self._batches(case, data):
                 parts = self._parts(case, data, {**tuned, "seed": batch.pipeline.key.seed})
-                operator, counted = counting(batch.operator)
+                counter = Counter(Limits())
                 chosen = {name: getattr(parts, name) for name in ("prior", "weight", "solver", "observers")}
-                found = _reconstruct(replace(batch.pipeline, operator=operator, **chosen), batch)
+                whole = replace(batch.pipeline, operator=batch.operator, **chosen)
+                found = _reconstruct(counter.instrument(whole, batch.operator), batch)
                 scores.append(self._measured(found.x, batch))
-                calls += counted
+                calls.update(counter.counts)
+                evaluations += counter.evaluations()
                 steps += sum(found.steps)
                 limited += sum(status is Status.MAX_STEPS for status in found.status)
-        facts = {"evaluations": sum(calls.values()), "calls": dict(calls), "steps": steps, "max_steps": limited}
+        facts = {
+            "evaluations": evaluations,
+            "calls": {n: c for n, c in calls.items() if c},
+            "steps": steps,
+            "max_steps": limited,
+        }
         return Score(float(torch.cat(scores).mean()), facts)
 
     def _parts(self, case: Case, data: str, tables: Tables) -> Pipeline:

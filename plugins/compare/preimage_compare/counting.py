@@ -35,7 +35,7 @@ class OverLimit(Exception):
 
 
 class Counter:
-    """Counts of one run of one image.
+    """Counts of one run: every image of a batch that goes through a call counts as one.
 
     - `forward`, `adjoint`: of a linear operator, also through its jvp and vjp. `jvp`, `vjp`: products with the
       derivative of a nonlinear one or its transpose, also through `linearize`; F(x) itself counts as `forward` there.
@@ -134,7 +134,7 @@ class Counter:
         finally:
             self._busy = False
         for name in names if outcome is not None else ():
-            self.counts[name] += 1
+            self.counts[name] += len(arguments[0])
         allowed = self._limits.evaluations
         if allowed is not None and self.evaluations() > allowed:
             raise OverLimit(f"it needed more than the {allowed} evaluations of the operator that it may use")
