@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from ._observers import Trace as Trace
     from ._operator import ForwardOperator as ForwardOperator, Identity as Identity, LinearOperator as LinearOperator
-    from ._pipeline import Pipeline as Pipeline
+    from ._pipeline import ForwardModel as ForwardModel, Pipeline as Pipeline
     from ._prior import (
         Constraint as Constraint,
         Denoiser as Denoiser,
@@ -73,7 +73,7 @@ _WHERE = {
     "_norm": ["Norm", "NormKind", "operator_norm", "power_iteration"],
     "_observers": ["Trace"],
     "_operator": ["ForwardOperator", "Identity", "LinearOperator"],
-    "_pipeline": ["Pipeline"],
+    "_pipeline": ["ForwardModel", "Pipeline"],
     "_prior": [
         "Constraint",
         "Denoiser",

@@ -18,32 +18,73 @@ from ._prior import Prior
 from ._problem import Problem
 from ._provenance import versions
 from ._solver import Reconstruction, Solver, misfits, solve
+from ._tensors import Shape
 from .errors import BadParameter, raise_all
 from .weights import digests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
-    """An operator, a noise model, a prior and a solver that fit together, and the images they are meant for.
+class ForwardModel:
+    """What makes measurements from images: y = F(x) + noise.
 
     - `operator`: one operator for all images, or a function that draws one for an image from a `Key`.
-    - `weight`: multiplies the prior; "auto" chooses it for each image by the discrepancy principle, at the cost of
-      about ten runs, and gives it back in `Reconstruction.details["weight"]`.
-    - `data`: images, if the pipeline names some. `key`: of everything random.
+    - `key`: of everything random.
     - `config`: the resolved TOML tables, defaults included, if it was assembled by name.
-
-    Raises `Incompatible` if the solver does not accept the other parts.
     """
 
     operator: ForwardOperator | Callable[[Key], ForwardOperator]
     noise: Noise
+    key: Key = Key(0)
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any], shape: Shape, where: str = "forward model") -> "ForwardModel":
+        """Assemble from the tables operator and noise (and seed, device, dtype) of a pipeline, for images of a shape.
+
+        Raises one error of `preimage.errors`, or `SeveralProblems` with everything that is wrong.
+        """
+        from .assembly import forward_model
+
+        return ForwardModel(**forward_model(tables, shape, where))
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every image has an operator of its own."""
+        return not isinstance(self.operator, ForwardOperator)
+
+    def operator_for(self, labels: Sequence[str]) -> ForwardOperator:
+        """The operator for a batch of images with these labels."""
+        if isinstance(self.operator, ForwardOperator):
+            return self.operator
+        return per_image_operator([self.operator(self.key.child("operator", label)) for label in labels])
+
+    def simulate(self, x: Tensor, labels: Sequence[str] | None = None) -> Tensor:
+        """Noisy measurements of clean images (B, *in_shape).
+
+        Noise and per-image operators are drawn from the key and each image's label, so that they do not depend on its
+        place in the batch. Labels default to the positions, "0", "1", ...
+        """
+        labels = _labels(labels, x)
+        return self.noise.sample(self.operator_for(labels)(x), [self.key.child("noise", label) for label in labels])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline(ForwardModel):
+    """An operator, a noise model, a prior and a solver that fit together, and the images they are meant for.
+
+    - `operator`, `noise`, `key`, `config`: as in `ForwardModel`.
+    - `weight`: multiplies the prior; "auto" chooses it for each image by the discrepancy principle, at the cost of
+      about ten runs, and gives it back in `Reconstruction.details["weight"]`.
+    - `data`: images, if the pipeline names some.
+
+    Raises `Incompatible` if the solver does not accept the other parts.
+    """
+
     solver: Solver[Any]
     prior: Prior | None = None
     weight: float | Literal["auto"] = 1.0
     data: Dataset | None = None
-    key: Key = Key(0)
     observers: tuple[object, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self):
         example = self.operator_for(["example"]) if self.per_image else self.operator
@@ -76,26 +117,6 @@ class Pipeline:
         from .assembly import assemble, with_overrides
 
         return cls(**assemble(with_overrides(tables, overrides or {}, where), where, data))
-
-    @property
-    def per_image(self) -> bool:
-        """Whether every image has an operator of its own."""
-        return not isinstance(self.operator, ForwardOperator)
-
-    def operator_for(self, labels: Sequence[str]) -> ForwardOperator:
-        """The operator for a batch of images with these labels."""
-        if isinstance(self.operator, ForwardOperator):
-            return self.operator
-        return per_image_operator([self.operator(self.key.child("operator", label)) for label in labels])
-
-    def simulate(self, x: Tensor, labels: Sequence[str] | None = None) -> Tensor:
-        """Noisy measurements of clean images (B, *in_shape).
-
-        Noise and per-image operators are drawn from the pipeline's key and each image's label, so that they do not
-        depend on its place in the batch. Labels default to the positions, "0", "1", ...
-        """
-        labels = _labels(labels, x)
-        return self.noise.sample(self.operator_for(labels)(x), [self.key.child("noise", label) for label in labels])
 
     def problem(self, y: Tensor, labels: Sequence[str] | None = None, x0: Tensor | None = None) -> Problem:
         """The inverse problem posed by measurements (B, *out_shape); with weight 1 if that is still to be chosen."""

@@ -28,7 +28,7 @@ from ._tensors import Shape
 from .errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
 from .presets import applied
 
-__all__ = ["assemble", "construct", "read_toml", "versions", "with_overrides"]
+__all__ = ["assemble", "construct", "forward_model", "read_toml", "versions", "with_overrides"]
 
 Tables = Mapping[str, Any]
 
@@ -121,6 +121,23 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     }
 
 
+def forward_model(tables: Tables, shape: Shape, where: str) -> dict[str, Any]:
+    """The arguments of `ForwardModel` for these tables: operator, noise, and perhaps seed, device and dtype."""
+    known = ("seed", "device", "dtype", "operator", "noise")
+    found: list[PreimageError] = [
+        unknown(key, known, f"{where}: there is no top-level key") for key in tables if key not in known
+    ]
+    parts = _Parts(tables, where, found, wants_data=False, solves=False)
+    settings = _settings(tables, where, found)
+    raise_all(where, found)
+    key, device, dtype = Key(settings["seed"]), settings["device"], _DTYPES[settings["dtype"]]
+    operator = _operator(_OperatorOfImage(parts, shape, key, device, dtype))
+    noise = parts.make("noise", parts.noise[0], key=key.child("noise"))
+    raise_all(where, found)
+    config = parts.resolved() | {name: settings[name] for name in ("seed", "device", "dtype")}
+    return {"operator": operator, "noise": noise.to(device, dtype), "key": key, "config": config}
+
+
 def _preset(tables: Tables) -> dict[str, Any]:
     return {"preset": tables["preset"]} if "preset" in tables else {}
 
@@ -143,7 +160,9 @@ def _prior(parts: "_Parts", shape: Shape, key: Key) -> Prior | None:
 class _Parts:
     """The tables of each kind as lists, checked one by one; problems go to `found`."""
 
-    def __init__(self, tables: Tables, where: str, found: list[PreimageError], *, wants_data: bool):
+    def __init__(
+        self, tables: Tables, where: str, found: list[PreimageError], *, wants_data: bool, solves: bool = True
+    ):
         self.where, self.found = where, found
         self.weights: list[float] = []
         self.automatic = False
@@ -151,7 +170,7 @@ class _Parts:
         self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
         self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
         self.prior = self._tables(tables, "prior", "prior", required=False, many=True)
-        self.solver = self._tables(tables, "solver", "solver", required=True, many=False)
+        self.solver = self._tables(tables, "solver", "solver", required=solves, many=False)
         self.observer = self._tables(tables, "observer", "observer", required=False, many=True)
 
     def _tables(self, tables: Tables, key: str, kind: str, *, required: bool, many: bool) -> list[dict[str, Any]]:

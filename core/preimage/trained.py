@@ -1,0 +1,131 @@
+"""Components made of trained weights: what a training loop needs of them, and what their weights were trained for."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ._key import Key
+from ._noise import Noise
+from ._operator import ForwardOperator
+from ._pipeline import ForwardModel
+from ._plugins import discover
+from ._problem import Problem
+from .errors import Incompatible, PreimageError
+from .weights import Weights, load_into
+
+__all__ = ["Adversaries", "HasDensity", "Trained", "mismatches", "network_input", "restore"]
+
+_SAME = 1e-3
+
+
+class Trained(ABC):
+    """A solver or prior whose constructor takes `weights`, the tensors of a `network`.
+
+    The network is a module class. The arguments of its constructor, plain values, are what a recipe's [model] says and
+    what the header of the weights keeps as `config`.
+    """
+
+    network: ClassVar[type[nn.Module]]
+
+
+class HasDensity(nn.Module, ABC):
+    """A network that is a probability density over images."""
+
+    @abstractmethod
+    def log_density(self, images: Tensor) -> Tensor:
+        """The natural logarithm of the density at each image: (B, C, H, W) -> (B,)."""
+
+
+class Adversaries(nn.Module):
+    """A `generator`, (B, latent) -> images in [0, 1], and a `discriminator`, images -> logits (B,), high if real."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    latent: int
+
+
+def network_input(problem: Problem) -> Tensor:
+    """The image that a network from measurements to images is given.
+
+    y itself where it has the shape of x, and else `Problem.start`: for a linear operator the scaled adjoint.
+    """
+    if problem.x0 is None and problem.operator.in_shape == problem.operator.out_shape:
+        return problem.y
+    return problem.start()
+
+
+def restore(weights: Weights, network: type[nn.Module]) -> nn.Module:
+    """The network of these weights: float32, in evaluation mode, gradients off.
+
+    Raises `Incompatible` if the header's config or the tensors are not those of this architecture.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
+            module = network(**weights.config)
+    except (TypeError, PreimageError) as error:
+        found = f"{weights.path} has the config {dict(weights.config)}: {error}"
+        raise Incompatible(found, f"arguments of {network.__name__}", "name other weights") from None
+    load_into(module, weights)
+    return module.eval().requires_grad_(False)
+
+
+def mismatches(weights: Weights, operator: ForwardOperator, noise: Noise) -> list[Incompatible]:
+    """In what an operator and a noise model are not those that the weights were trained for.
+
+    They are compared by what they do to one random image, so it does not matter how they came about; operators drawn
+    for each image, and noise on the measurements of another operator, by their types alone. The fact `forward_model`
+    of the header has the tables they were trained with.
+    """
+    tables: Any = weights.facts.get("forward_model")
+    if not isinstance(tables, dict):
+        text = f"{weights.path.name} does not say which operator and noise it was trained for"
+        return [Incompatible(text, "a header with forward_model", "train and export it again")]
+    wanted = cast("dict[str, Any]", tables)
+    try:
+        own = ForwardModel.from_tables(wanted, operator.in_shape, str(weights.path))
+        trained = own.operator_for(["example"])
+    except PreimageError as error:
+        text = f"the operator that {weights.path.name} was trained for cannot be made: {error.found}"
+        return [Incompatible(text, error.expected, error.remedy)]
+    shipped = ", ".join(sorted(w.name for w in discover().weights if w.component == weights.component))
+    remedy = f"name other weights ({shipped}), train your own, or say allow_mismatch = true"
+    found: list[Incompatible] = []
+    probe = Key(0).child("mismatch").uniform((1, *operator.in_shape))
+    clean = probe if own.per_image else trained(probe)
+    same = type(operator) is type(trained) if own.per_image else _same(operator, probe, clean)
+    if not same:
+        text = f"{weights.path.name} was trained for another operator than this {type(operator).__name__}"
+        found.append(Incompatible(text, _described(wanted["operator"]), remedy))
+    key = Key(0).child("noise")
+    ours, theirs = (n.sample(clean.to(_place(n)), key).cpu() - clean for n in (noise, own.noise))
+    if type(noise) is not type(own.noise) or not _close(ours, theirs):
+        text = f"{weights.path.name} was trained for another noise than this {type(noise).__name__}"
+        found.append(Incompatible(text, _described(wanted["noise"]), remedy))
+    return found
+
+
+def _same(operator: ForwardOperator, probe: Tensor, wanted: Tensor) -> bool:
+    try:
+        return _close(operator(probe.to(_place(operator))).cpu().to(wanted), wanted)
+    except (RuntimeError, ValueError, PreimageError):  # one operator for each image of a batch takes no single one
+        return False
+
+
+def _place(module: nn.Module) -> Tensor:
+    """A tensor of the module, whose device and dtype it works in."""
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a - b).square().sum() <= _SAME**2 * b.square().sum().clamp_min(1e-24))
+
+
+def _described(tables: Any) -> str:
+    lines = list[str]()
+    for table in cast("list[dict[str, Any]]", tables if isinstance(tables, list) else [tables]):
+        values = ", ".join(f"{k} = {v}" for k, v in table.items() if k != "name" and v is not None)
+        lines.append(f"{table['name']} ({values})" if values else str(table["name"]))
+    return " then ".join(lines)

@@ -1,0 +1,84 @@
+"""Random search over hyper-parameters: short runs of a recipe, kept in the same kind of store as `preimage tune`."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from preimage_tune import Score, Study, parse_space, search
+from rich.console import Console
+
+from preimage.assembly import with_overrides
+from preimage.errors import BadParameter
+
+from .loop import Slice
+from .recipe import Recipe, parse
+from .train import prepare_folder, run
+
+
+def search_recipe(recipe: Recipe, folder: Path, trials: int, console: Console, limits: Slice = Slice()) -> int:
+    """Train so many draws from the recipe's [search] and print the best; their runs are in FOLDER/trials.
+
+    [search] names values of the recipe, as `preimage tune` does parameters, and may replace some for all trials:
+
+        [search]
+        "optimiser.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+        "model.blocks" = { choices = [4, 8, 12] }
+
+    Every trial is independent and uniform (Arndt & Nickel 2024, section 4.1: random search). The score is the best of
+    its validations. Killed and run again, the search goes on, within a trial too. Writes FOLDER/best.toml, the recipe
+    with the best values. Returns 1 if no trial has a score.
+
+    Raises `BadParameter` if there is no [search] or no validation data.
+    """
+    if not recipe.validation_data:
+        found = f"{recipe.where}: there is no validation.data, so trials have no score"
+        raise BadParameter(found, "[validation] with data", "add it")
+    if not recipe.tables.get("search"):
+        expected = '[search] with "optimiser.learning_rate" = { low = 1e-4, high = 1e-2, log = true }, say'
+        raise BadParameter(f"{recipe.where}: there is no [search]", expected, "add it")
+    space = parse_space(recipe.tables["search"], f"{recipe.where}: [search]")
+    base = {key: value for key, value in recipe.tables.items() if key != "search"}
+
+    def objective(values: Mapping[str, Any]) -> Score:
+        drawn = parse(with_overrides(base, values, recipe.where), recipe.where)
+        place = folder / "trials" / drawn.digest[:12]
+        resume = (place / "recipe.toml").exists()
+        prepare_folder(drawn, place, resume=resume, overwrite=False)
+        quiet = Console(quiet=True)
+        outcome = run(drawn, place, console=quiet, resume=resume, limits=limits)
+        if outcome.position.best is None:
+            raise BadParameter("the trial ended without a validation", "validation.every below the budget")
+        return Score(outcome.position.best, {"steps": outcome.position.step, "folder": str(place)})
+
+    def told(study: Study) -> None:
+        if study.trials:
+            last = study.trials[-1]
+            score = "failed" if last.score is None else f"{last.score:.3f}"
+            values = ", ".join(f"{name} = {value}" for name, value in last.parameters.items())
+            console.print(f"trial {last.number + 1} of {trials}: {score}: {values}", highlight=False, soft_wrap=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    study = search(
+        objective, space, trials=trials, store=folder / "studies.db", name="train", sampler="random",
+        key=recipe.key.child("search"), identity={"recipe": json.loads(json.dumps(base))}, told=told,
+    )  # fmt: skip
+    best = study.best(trials)
+    if best is None:
+        console.print("no trial has a score")
+        return 1
+    _write_best(base, best.parameters, folder, recipe.where)
+    kept = folder / "trials" / Path(str(best.facts["folder"])).name / "weights.safetensors"
+    if kept.exists():
+        shutil.copyfile(kept, folder / "weights.safetensors")
+    values = ", ".join(f"{name} = {value}" for name, value in best.parameters.items())
+    console.print(f"best of {trials}: {best.score:.3f}: {values}: {folder / 'best.toml'}", soft_wrap=True)
+    return 0
+
+
+def _write_best(base: dict[str, Any], values: Mapping[str, Any], folder: Path, where: str) -> None:
+    import tomli_w
+    from preimage_data.atomic import atomic_write
+
+    atomic_write(folder / "best.toml", tomli_w.dumps(with_overrides(base, values, where)).encode())
