@@ -14,11 +14,15 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = ["README.md", "docs/getting-started.md", "docs/write-a-plugin.md"]
+PAGES = [
+    "README.md", "docs/getting-started.md", "docs/write-a-plugin.md", "docs/train-your-own.md",
+    "plugins/train/README.md",
+]  # fmt: skip
 
 
 def run(arguments: list[str] | str, folder: Path, *, shell: bool = False) -> None:
     environment = os.environ | {"PYTHONPATH": str(folder / "site"), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    environment.pop("PREIMAGE_DATA", None)  # paths of folders are then relative to the current one
     outcome = subprocess.run(
         arguments, cwd=folder, env=environment, shell=shell, capture_output=True, text=True, check=False
     )
@@ -31,6 +35,7 @@ def test_the_page_does_what_it_says(page, tmp_path):
     # `pip install` goes to a folder of its own, so that the tests leave the environment as it was.
     (tmp_path / "bin").mkdir()
     commands = {
+        "python": sys.executable,
         "preimage": f"{sys.executable} -m preimage",
         "pytest": f"{sys.executable} -m pytest -q -p no:cacheprovider",
     }

@@ -13,7 +13,7 @@ from ._fits import fits_with
 from ._parameters import CONTEXT, parameters, unknown
 from ._plugins import KINDS, discover
 from ._registry import absent, catalogue, find, load
-from .errors import BadParameter, LawBroken, PreimageError, raise_all
+from .errors import BadParameter, LawBroken, NotInstalled, PreimageError, raise_all
 
 
 def _resolve(name: str) -> tuple[str, str]:
@@ -148,6 +148,9 @@ def check(names_or_files: tuple[str, ...], everything: bool) -> int:
         except PreimageError as error:
             if not everything and not isinstance(error, LawBroken):
                 raise
+            if isinstance(error, NotInstalled):
+                click.echo(f"{click.style('absent', fg='yellow')}  {kind}/{name}: {error}")
+                continue
             failed += 1
             click.echo(f"{click.style('broken', fg='red', bold=True)}  {kind}/{name}: {error}")
     return 1 if failed else 0

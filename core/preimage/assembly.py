@@ -18,7 +18,7 @@ from ._dataset import Dataset
 from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
-from ._parameters import construct, parameters, problems, unknown
+from ._parameters import construct, parameters, problems, unknown, weights_parameters
 from ._prior import Prior
 from ._prior_sum import sum_class, sum_of_priors
 from ._provenance import versions
@@ -26,7 +26,7 @@ from ._registry import load, names
 from ._solver import Solver
 from ._tensors import Shape
 from .errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
-from .presets import applied
+from .presets import applied, with_defaults
 
 __all__ = ["assemble", "construct", "forward_model", "read_toml", "versions", "with_overrides"]
 
@@ -86,6 +86,8 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     settings = _settings(tables, where, found)
     raise_all(where, found)
     _check_fit(parts, where, found)
+    raise_all(where, found)
+    parts.choose_weights()
     raise_all(where, found)
 
     key = Key(settings["seed"])
@@ -188,7 +190,7 @@ class _Parts:
             remedy = f'write [{key}] on a line of its own, and below it name = "..."'
             self.found.append(BadParameter(f"{self.where}: {key} is {given!r:.60}", expected, remedy))
             return []
-        return [table for table in cast("list[dict[str, Any]]", listed) if self._check(key, kind, dict(table))]
+        return [dict(table) for table in cast("list[dict[str, Any]]", listed) if self._check(key, kind, dict(table))]
 
     def _check(self, key: str, kind: str, table: dict[str, Any]) -> bool:
         before = len(self.found)
@@ -219,6 +221,20 @@ class _Parts:
             )
             weight = 1.0
         self.weights.append(float(weight))
+
+    def choose_weights(self) -> None:
+        """Replace `weights = "auto"` of a trained network by the weights that ship for this operator and noise."""
+        from .trained import choose
+
+        for kind, tables in (("solver", self.solver), ("prior", self.prior)):
+            for table in tables:
+                for parameter in weights_parameters(load(kind, table["name"])):
+                    if with_defaults(kind, table)[parameter] != "auto":
+                        continue
+                    try:
+                        table[parameter] = choose(kind, table["name"], self.operator, self.noise[0], self.where)
+                    except PreimageError as error:
+                        self.found.append(error)
 
     @property
     def weight(self) -> "float | Literal['auto']":

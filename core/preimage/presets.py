@@ -45,13 +45,13 @@ class Preset:
         """Whether it was made for these tables (resolved, defaults filled in)."""
         return (
             len(self.operator) == len(operators)
-            and all(_agrees(own, given) for own, given in zip(self.operator, operators, strict=True))
-            and _agrees(self.noise, noise)
+            and all(agrees(own, given) for own, given in zip(self.operator, operators, strict=True))
+            and agrees(self.noise, noise)
         )
 
     def described(self) -> str:
         """What it is for, in one line."""
-        return " then ".join(_line(table) for table in self.operator) + f", noise {_line(self.noise)}"
+        return spoken(self.operator, self.noise)
 
 
 def read_presets(path: Path) -> list[Preset]:
@@ -97,11 +97,11 @@ def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str = "
         close = difflib.get_close_matches(family, names, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "preimage presets lists them"
         raise BadParameter(f"{where}: there is no preset {name!r}", ", ".join(names) or "none is installed", remedy)
-    resolved = [_resolved("operator", table) for table in operators], _resolved("noise", noise)
+    resolved = [with_defaults("operator", table) for table in operators], with_defaults("noise", noise)
     for preset in named:
         if preset.fits(*resolved):
             return preset
-    asked = " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}"
+    asked = spoken(operators, noise)
     made = "; ".join(preset.described() for preset in named[:8]) + ("; ..." if len(named) > 8 else "")
     remedy = "give [prior] and [solver] yourself, or a preset file of your own"
     raise BadParameter(f"{where}: preset {name!r} has no values for {asked}", made, remedy)
@@ -152,7 +152,9 @@ def _over(preset: Any, given: Any) -> Any:
     return own | over if over.get("name", own["name"]) == own["name"] else over
 
 
-def _agrees(wanted: Tables, given: Tables) -> bool:
+def agrees(wanted: Tables, given: Tables) -> bool:
+    """Whether a table has everything that another one names, numbers up to rounding."""
+
     def same(a: Any, b: Any) -> bool:
         numbers = isinstance(a, int | float) and isinstance(b, int | float)
         return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
@@ -160,8 +162,14 @@ def _agrees(wanted: Tables, given: Tables) -> bool:
     return all(key in given and same(value, given[key]) for key, value in wanted.items())
 
 
-def _resolved(kind: str, table: Tables) -> dict[str, Any]:
+def with_defaults(kind: str, table: Tables) -> dict[str, Any]:
+    """The table of a component, defaults filled in."""
     return {p.name: p.default for p in parameters(load(kind, table["name"])) if not p.required} | dict(table)
+
+
+def spoken(operators: Sequence[Tables], noise: Tables) -> str:
+    """An operator and a noise model in one line: "identity, noise gaussian (sigma 0.025)"."""
+    return " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}"
 
 
 def _line(table: Tables) -> str:

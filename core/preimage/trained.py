@@ -1,6 +1,7 @@
 """Components made of trained weights: what a training loop needs of them, and what their weights were trained for."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,10 +13,11 @@ from ._operator import ForwardOperator
 from ._pipeline import ForwardModel
 from ._plugins import discover
 from ._problem import Problem
-from .errors import Incompatible, PreimageError
-from .weights import Weights, load_into
+from .errors import BadParameter, Incompatible, PreimageError
+from .presets import agrees, spoken, with_defaults
+from .weights import Weights, load_into, load_weights
 
-__all__ = ["Adversaries", "HasDensity", "Trained", "mismatches", "network_input", "restore"]
+__all__ = ["Adversaries", "HasDensity", "Trained", "choose", "mismatches", "network_input", "restore"]
 
 _SAME = 1e-3
 
@@ -56,6 +58,30 @@ def network_input(problem: Problem) -> Tensor:
     return problem.start()
 
 
+def choose(kind: str, name: str, operators: Sequence[Mapping[str, Any]], noise: Mapping[str, Any], where: str) -> str:
+    """The name of the shipped weights that were trained for these tables: what `weights = "auto"` stands for.
+
+    Raises `BadParameter` if there are none, with those there are.
+    """
+    given = [with_defaults("operator", table) for table in operators], with_defaults("noise", noise)
+    there: dict[str, str] = {}
+    for file in discover().weights:
+        if file.component != f"{kind}/{name}":
+            continue
+        trained: Any = load_weights(file.name, file.component).facts.get("forward_model")
+        if not isinstance(trained, dict):
+            continue
+        tables = cast("dict[str, Any]", trained)
+        own, other = tables["operator"], tables["noise"]
+        if len(own) == len(given[0]) and all(map(agrees, (*own, other), (*given[0], given[1]))):
+            return file.name
+        there[file.name] = spoken(own, other)
+    found = f"{where}: {kind} {name!r} has no weights for {spoken(operators, noise)}"
+    listed = "; ".join(f"{weights} for {meant}" for weights, meant in sorted(there.items()))
+    remedy = "train your own and name the file, or name one of these and say allow_mismatch = true"
+    raise BadParameter(found, listed or "none are installed", remedy)
+
+
 def restore(weights: Weights, network: type[nn.Module]) -> nn.Module:
     """The network of these weights: float32, in evaluation mode, gradients off.
 
@@ -89,6 +115,7 @@ def mismatches(weights: Weights, operator: ForwardOperator, noise: Noise) -> lis
     except PreimageError as error:
         text = f"the operator that {weights.path.name} was trained for cannot be made: {error.found}"
         return [Incompatible(text, error.expected, error.remedy)]
+    meant = spoken(wanted["operator"], wanted["noise"])
     shipped = ", ".join(sorted(w.name for w in discover().weights if w.component == weights.component))
     remedy = f"name other weights ({shipped}), train your own, or say allow_mismatch = true"
     found: list[Incompatible] = []
@@ -97,12 +124,12 @@ def mismatches(weights: Weights, operator: ForwardOperator, noise: Noise) -> lis
     same = type(operator) is type(trained) if own.per_image else _same(operator, probe, clean)
     if not same:
         text = f"{weights.path.name} was trained for another operator than this {type(operator).__name__}"
-        found.append(Incompatible(text, _described(wanted["operator"]), remedy))
+        found.append(Incompatible(text, meant, remedy))
     key = Key(0).child("noise")
     ours, theirs = (n.sample(clean.to(_place(n)), key).cpu() - clean for n in (noise, own.noise))
     if type(noise) is not type(own.noise) or not _close(ours, theirs):
         text = f"{weights.path.name} was trained for another noise than this {type(noise).__name__}"
-        found.append(Incompatible(text, _described(wanted["noise"]), remedy))
+        found.append(Incompatible(text, meant, remedy))
     return found
 
 
@@ -121,11 +148,3 @@ def _place(module: nn.Module) -> Tensor:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).square().sum() <= _SAME**2 * b.square().sum().clamp_min(1e-24))
-
-
-def _described(tables: Any) -> str:
-    lines = list[str]()
-    for table in cast("list[dict[str, Any]]", tables if isinstance(tables, list) else [tables]):
-        values = ", ".join(f"{k} = {v}" for k, v in table.items() if k != "name" and v is not None)
-        lines.append(f"{table['name']} ({values})" if values else str(table["name"]))
-    return " then ".join(lines)

@@ -61,7 +61,7 @@ def run(
 
     from . import _run
 
-    jobs = _run.plan(file, _overrides(settings), inputs, measurements)
+    jobs = _run.plan(file, overridden(settings), inputs, measurements)
     out = out or Path("runs") / (file.stem if file.suffix != ".json" else f"repeat-{file.parent.name}")
     messages = Console(stderr=True, quiet=quiet or as_json)
     outcomes: list[Outcome] = []
@@ -103,7 +103,7 @@ def demo(out: Path, count: int, quiet: bool) -> int:
     return 0 if all(result.improved() for result in results) else 1
 
 
-def _overrides(settings: "Sequence[str]") -> dict[str, Any]:
+def overridden(settings: "Sequence[str]") -> dict[str, Any]:
     """`KEY=VALUE` with the value as in TOML; what is not TOML is text, so that quotes are not needed."""
     found: dict[str, Any] = {}
     for setting in settings:

@@ -142,6 +142,24 @@ def gallery(truth: Tensor, labels: Sequence[str], row: Row, title: str = "") -> 
     return _titled(figure, title)
 
 
+def side_by_side(pairs: Sequence[tuple[Tensor, Tensor]], notes: Sequence[str], title: str = "") -> Figure:
+    """Pairs of images (C, H, W), of any sizes, two to a pair and up to three pairs in a row, with a note below each."""
+    across = min(3, len(pairs))
+    down = math.ceil(len(pairs) / across)
+    width, line, top = 1.8, 0.62, 0.4 if title else 0.1
+    size = (across * (2 * width + 0.3) + 0.3, top + down * (width + line))
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    for index, (pair, note) in enumerate(zip(pairs, notes, strict=True)):
+        row, column = divmod(index, across)
+        left, bottom = 0.3 + column * (2 * width + 0.3), size[1] - top - row * (width + line) - width
+        for side, image in enumerate(pair):
+            x, y = (left + side * width) / size[0], bottom / size[1]
+            _show(figure.add_axes((x, y, (width - 0.04) / size[0], width / size[1])), image)
+        figure.text(left / size[0], (bottom - 0.06) / size[1], note, fontsize=_NOTE - 1, va="top", color=_MUTED)
+    return _titled(figure, title)
+
+
 def _grid(rows: int, gaps: Sequence[float], width: float, aspect: float, top: float) -> tuple[Figure, list[list[Any]]]:
     """Axes of one size, in inches, with room for a line of text below each; `gaps` are those between the columns."""
     height, left, line, right = width * aspect, 0.28, 0.3, 0.05

@@ -38,12 +38,16 @@ def read_image(path: str | Path, colour: Colour | None = None) -> Tensor:
     values or a shape that are not an image.
     """
     path = Path(path)
-    image = _float(path, decode(path, _content(path)))
-    if colour == "grey" and image.shape[2] == 3:
-        image = image @ np.array(LUMINANCE)[:, None]
-    elif colour == "colour" and image.shape[2] == 1:
-        image = image.repeat(3, 2)
-    chw = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+    return as_image(_float(path, decode(path, _content(path))), colour)
+
+
+def as_image(pixels: np.ndarray, colour: Colour | None = None) -> Tensor:
+    """Pixels (H, W, C) in [0, 1], C = 1 or 3, as an image: float32, (C, H, W); `colour` as in `read_image`."""
+    if colour == "grey" and pixels.shape[2] == 3:
+        pixels = pixels @ np.array(LUMINANCE)[:, None]
+    elif colour == "colour" and pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, 2)
+    chw = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
     return torch.from_numpy(chw.clip(0.0, 1.0))  # float32 weights of white add up to 1 + 1e-7
 
 

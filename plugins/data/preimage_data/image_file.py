@@ -19,6 +19,10 @@ class FileDataset(Dataset):
     def path(self, index: int) -> Path:
         """The file of image `index`."""
 
+    def whole(self, index: int) -> Tensor:
+        """All of the image in its file, (C, H, W), before it is brought to the size and colour of the data set."""
+        return read_image(self.path(index))
+
 
 class ImageFile(FileDataset):
     """One image file: a data set of one, labelled with the file's name.

@@ -1,6 +1,7 @@
 """What this distribution offers. Imports no torch."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from preimage import Command, Component, hookimpl
 
@@ -9,6 +10,7 @@ from preimage import Command, Component, hookimpl
 def preimage_components() -> list[Component]:
     spec = find_spec("skimage")  # its images make the examples; the package itself is not imported
     images = f"{spec.submodule_search_locations[0]}/data" if spec and spec.submodule_search_locations else "."
+    specimens = str(Path(__file__).parent / "specimens")  # a few images in the formats of the data sets by name
     return [
         Component(
             "dataset",
@@ -43,6 +45,40 @@ def preimage_components() -> list[Component]:
                 {"path": f"{images}/logo.png", "size": [64, 48], "crop": "centre", "colour": "colour"},
             ),
         ),
+        Component(
+            "dataset",
+            "stl10",
+            "preimage_data.stl10:STL10",
+            "STL-10 from its binary files, grey or in colour, 96 x 96, with a split for networks",
+            examples=(
+                {"path": specimens},
+                {"path": specimens, "split": "unlabeled", "colour": "colour", "size": 64},
+                {"path": specimens, "split": "test", "size": [48, 96], "crop": "centre"},
+                {"path": specimens, "fold": 3},
+            ),
+        ),
+        Component(
+            "dataset",
+            "celeba",
+            "preimage_data.celeba:CelebA",
+            "aligned faces of CelebA by their official partition",
+            examples=(
+                {"path": specimens},
+                {"path": specimens, "split": "valid", "window": 108, "colour": "grey"},
+                {"path": specimens, "split": "test", "size": None},
+            ),
+        ),
+        Component(
+            "dataset",
+            "bsds500",
+            "preimage_data.bsds500:BSDS500",
+            "photographs of the Berkeley Segmentation Data Set",
+            examples=(
+                {"path": specimens},
+                {"path": specimens, "split": "val", "size": 96, "colour": "colour"},
+                {"path": specimens, "split": "test", "size": [64, 96], "crop": "resize"},
+            ),
+        ),
         Component("metric", "psnr", "preimage_data.measures:PSNR", "peak signal-to-noise ratio in dB"),
         Component("metric", "ssim", "preimage_data.measures:SSIM", "structural similarity (Wang et al. 2004)"),
     ]
@@ -52,5 +88,6 @@ def preimage_components() -> list[Component]:
 def preimage_commands() -> list[Command]:
     return [
         Command("run", "preimage_data.commands:run", "Simulate and reconstruct the images of a pipeline."),
+        Command("data", "preimage_data.data_command:data", "Find copies of images between and inside data sets."),
         Command("demo", "preimage_data.commands:demo", "Five inverse problems on real photographs."),
     ]

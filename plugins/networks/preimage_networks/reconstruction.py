@@ -24,7 +24,8 @@ class NetworkSolver(DirectSolver, Trained):
 
     A network for grey images is applied to each channel of a colour image.
 
-    - `weights`: a name that ships (`preimage show` lists them), or a file that `preimage train` exported.
+    - `weights`: "auto" for those that ship for the pipeline's operator and noise (in a pipeline alone), one of their
+      names, or a file that `preimage train` exported.
     - `allow_mismatch`: use the weights on an operator or noise that they were not trained for; the reason in the
       result then says so. Otherwise such a pipeline is refused.
 
@@ -33,7 +34,7 @@ class NetworkSolver(DirectSolver, Trained):
 
     component: ClassVar[str]
 
-    weights: WeightsName
+    weights: WeightsName = "auto"
     allow_mismatch: bool = False
     _loaded: tuple[Weights, nn.Module] = field(init=False, repr=False, compare=False)
 

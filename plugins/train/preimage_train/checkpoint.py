@@ -24,13 +24,15 @@ NEWEST, BEFORE = "checkpoint.safetensors", "checkpoint-before.safetensors"
 class Position:
     """Where a run stands, besides its tensors.
 
-    - `step`: steps taken. `seconds`: of training so far, validation outside.
+    - `step`: steps taken. `seconds`: of training so far, validation outside; `processor_seconds`: of all cores of this
+      process meanwhile, which is what tells training times apart on a machine that does other things too.
     - `rate`: multiplies the learning rate: halved each time a loss was not finite. `setbacks`: how often that was.
     - `best`, `best_step`: the best score and where. `stale`: validations since. `validated`: step of the last one.
     """
 
     step: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     rate: float = 1.0
     setbacks: list[int] = field(default_factory=list)
     best: float | None = None

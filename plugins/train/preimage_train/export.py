@@ -11,7 +11,7 @@ from preimage.weights import load_into, load_weights, save_weights
 
 from .images import Images
 from .loop import Judged, judge
-from .recipe import Recipe
+from .recipe import SETTINGS, Recipe
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,6 +36,7 @@ def export(
     scores = judge(recipe, stored, judged)[0] if judged is not None else {}
     header: dict[str, Any] = {
         "recipe": recipe.tables,
+        "settings": {name: vars(getattr(recipe, name)) for name in SETTINGS},
         "recipe_digest": recipe.digest,
         "name": recipe.export.name,
         "versions": versions({"operator": recipe.forward.get("operator", [])}),
@@ -43,6 +44,8 @@ def export(
         "scores": scores,
         **facts,
     }
+    if recipe.start:
+        header["start"] = {"name": recipe.start, "digest": load_weights(recipe.start, recipe.component).digest}
     if half:
         header["storage"] = {"dtype": recipe.export.dtype, "scores_before": before}
     if recipe.forward and (forward := recipe.forward_model(_shape(images, judged))) is not None:

@@ -175,9 +175,10 @@ class Training:
             self.save()  # so that there is something to go back to
         batches = self._batches()
         while not self._over():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             sound = self._step(*next(batches))
             self.position.seconds += time.perf_counter() - started
+            self.position.processor_seconds += time.process_time() - worked
             if not sound:
                 self._set_back()
                 batches = self._batches()
@@ -239,7 +240,7 @@ class Training:
             value, length = self._mean(loss.detach()), float(norm)
             if not (math.isfinite(value) and math.isfinite(length)):
                 return False
-            if optimiser.clip is not None:
+            if optimiser.clip > 0:
                 nn.utils.clip_grads_with_norm_(phases[phase].parameters(), optimiser.clip, norm)
             step.step()
             shown[phase], norms[phase] = value, length

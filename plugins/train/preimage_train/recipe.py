@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 Tables = Mapping[str, Any]
 Settings = Batches | Optimiser | Schedule | Budget | Validation | Export
 
-_SETTINGS: dict[str, type[Settings]] = {
+SETTINGS: dict[str, type[Settings]] = {
     "batches": Batches,
     "optimiser": Optimiser,
     "schedule": Schedule,
@@ -33,7 +33,7 @@ _SETTINGS: dict[str, type[Settings]] = {
     "export": Export,
 }
 _TOP_LEVEL = (
-    "title", "seed", "precision", "model", "start", "data", "operator", "noise", "objective", *_SETTINGS, "search",
+    "title", "seed", "precision", "model", "start", "data", "operator", "noise", "objective", *SETTINGS, "search",
 )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
         found.append(BadParameter(f"{where}: precision is {precision!r}", " or ".join(get_args(Precision))))
     if not isinstance(start, str):
         found.append(BadParameter(f"{where}: start is {start!r}", "the name of weights, or a file"))
-    settings = {name: _settings(tables, name, cls, where, found) for name, cls in _SETTINGS.items()}
+    settings = {name: _settings(tables, name, cls, where, found) for name, cls in SETTINGS.items()}
     component, config = _model(tables, where, found)
     data = _data(tables.get("data"), "data", where, found)
     validation = cast("dict[str, Any]", tables.get("validation", {}))

@@ -41,7 +41,7 @@ class Optimiser:
 
     - `name`: "adam" (Kingma & Ba 2015), "adamw" (Loshchilov & Hutter 2019) or "sgd" (momentum `betas[0]`).
     - `learning_rate`: > 0, at the top of the schedule. `weight_decay`: >= 0.
-    - `clip`: largest norm of the gradient, > 0; a longer one is scaled down to it. None for no limit.
+    - `clip`: largest norm of the gradient; a longer one is scaled down to it. 0 for no limit.
     - `average`: decay of an exponential moving average of the weights, in [0, 1); validation and export then use the
       average. Over the first steps t it is at most (1 + t) / (10 + t). None for no average.
     """
@@ -50,7 +50,7 @@ class Optimiser:
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
-    clip: float | None = 0.2
+    clip: float = 0.2
     average: float | None = None
 
     def __post_init__(self):
@@ -59,8 +59,8 @@ class Optimiser:
             raise BadParameter(f"optimiser.weight_decay is {self.weight_decay}", "a finite number >= 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise BadParameter(f"optimiser.betas is {list(self.betas)}", "two numbers in [0, 1)", "use [0.9, 0.99]")
-        if self.clip is not None:
-            _above("optimiser.clip", self.clip)
+        if not 0 <= self.clip < float("inf"):
+            raise BadParameter(f"optimiser.clip is {self.clip}", "a finite number >= 0", "write 0 for no limit")
         if self.average is not None and not 0 <= self.average < 1:
             raise BadParameter(f"optimiser.average is {self.average}", "a number in [0, 1)", "use 0.999")
 
@@ -132,11 +132,13 @@ class Validation:
 
     - `every`: steps between two validations. `count`: of how many images at most.
     - `patience`: end training after so many validations without a better score; None never does.
+    - `allow_copies`: train although validation images are among the training images (mirrored or re-encoded ones too).
     """
 
     every: int = 500
     count: int = 32
     patience: int | None = None
+    allow_copies: bool = False
 
     def __post_init__(self):
         _at_least("validation.every", self.every, 1)

@@ -15,11 +15,14 @@ import tomli_w
 import torch
 from lightning_fabric import Fabric
 from preimage_data.atomic import atomic_write
+from preimage_data.copies import find_copies
+from preimage_data.subset import Subset
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preimage import Dataset
 from preimage.errors import BadData, BadFile, BadParameter
 
 from . import checkpoint
@@ -160,6 +163,8 @@ def run(
     quiet = console if fabric.is_global_zero else Console(quiet=True)
     images = _read(recipe, recipe.data, "data", quiet)
     judged = _read(recipe, recipe.validation_data, "validation", quiet) if recipe.validation_data else None
+    if judged is not None and not recipe.validation.allow_copies:
+        refuse_copies(images, judged)
     reporter = Reporter(None, quiet, folder)
     training = Training(recipe, images, judged, folder, fabric, reporter)
     if resume and training.resume():
@@ -190,7 +195,8 @@ def _finish(recipe: Recipe, training: Training, outcome: Outcome, folder: Path, 
         network.load_state_dict(load_file(folder / BEST))
     facts = {
         "trained": {
-            "steps": p.step, "best_step": p.best_step or p.step, "seconds": round(p.seconds, 1), "setbacks": p.setbacks,
+            "steps": p.step, "best_step": p.best_step or p.step, "seconds": round(p.seconds, 1),
+            "processor_seconds": round(p.processor_seconds, 1), "setbacks": p.setbacks,
             "parameters": sum(w.numel() for w in network.parameters()), "precision": recipe.precision,
             "hardware": hardware(training.fabric), "skipped_images": list(training.images.skipped),
         }
@@ -225,6 +231,24 @@ def _read(recipe: Recipe, tables: list[dict[str, Any]], what: str, console: Cons
         shapes = sorted({data.shape for data in sets})
         raise BadData(f"validation images have the shapes {shapes}", "one shape", "give each data set a size")
     return images
+
+
+def refuse_copies(images: Images, judged: Images) -> None:
+    """Raise `BadData` if validation images are among the training images, naming them."""
+    found: list[tuple[str, str]] = []
+    for data in images.sets:
+        for other in judged.sets:
+            found += [copy.labels for copy in find_copies(_sound(data, images), other)]
+    if found:
+        listed = ", ".join(f"{one} ({other})" for one, other in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        remedy = "leave them out of [data] (exclude), or say allow_copies = true in [validation]"
+        raise BadData(f"training images are copies of validation images: {listed}{more}", "two sets apart", remedy)
+
+
+def _sound(data: Dataset, images: Images) -> Dataset:
+    number = images.sets.index(data)
+    return Subset(data, [index for place, index in images.places if place == number])
 
 
 @contextmanager

@@ -231,3 +231,18 @@ def test_random_search_keeps_its_trials_and_writes_the_best(tables, tmp_path, ru
     assert best.config["features"] in (2, 4)
     del tables["search"]
     assert "no [search]" in run(tables, tmp_path, "--search", "2").stderr
+
+
+def test_training_on_its_own_validation_images_is_refused(tables, tmp_path, run):
+    data = photographs(tmp_path / "images", 4) | {"size": 40}
+    judged = photographs(tmp_path / "judged", 1) | {"size": 40}
+    Image.open(tmp_path / "judged" / "0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        tmp_path / "judged" / "0.png"
+    )
+    tables |= {"data": data, "budget": {"steps": 1}}
+    tables["validation"]["data"] = judged
+    refused = run(tables, tmp_path)
+    assert refused.exit_code == 2
+    assert "copies of validation images: 0.png (0.png)" in refused.stderr
+    tables["data"]["exclude"] = ["0.png"]
+    assert run(tables, tmp_path, "--overwrite").exit_code == 0
