@@ -8,7 +8,7 @@ PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: demo test lint format bench docs methods registry clean
+.PHONY: demo test lint format bench docs methods networks train-smoke registry clean
 
 demo: .venv/installed
 	$(BIN)/preimage demo --out demo
@@ -41,6 +41,15 @@ docs: .venv/installed
 methods: .venv/installed
 	$(BIN)/preimage compare cross --out results/cross --jobs 2
 	$(BIN)/python tools/write_methods.py results/cross
+
+# Figures of the trained networks; needs PREIMAGE_DATA with bsds500/val.
+networks: .venv/installed
+	$(BIN)/preimage compare benchmarks/suites/networks.toml --out results/networks --jobs 2
+	$(BIN)/python tools/write_networks.py results/networks
+
+# Every objective and network trained for seconds: part of `make test` too.
+train-smoke: .venv/installed
+	$(ONE_THREAD) $(BIN)/python -m pytest plugins/train/tests -q -k "loss_falls or adversaries or likelihood"
 
 registry: .venv/installed
 	$(BIN)/python tools/write_registry.py

@@ -1,8 +1,9 @@
 """What the training loop costs beside the network's own work, and the U-Net's inference beside deepinv's.
 
-The loop is timed from within: between two calls of its listener, one step lies. The bare steps, in turn with it, are the
-same network, optimiser, clip and inputs in five lines of PyTorch; the average of weights is torch's own. Checkpoints and
-validation are off, for they happen once a minute and once in hundreds of steps; the log is on, as in a real run.
+The loop is timed from within: between two calls of its listener, one step lies. The bare steps, in turn with it, are
+the same network, optimiser, clip and inputs in five lines of PyTorch; the average of weights is torch's own.
+Checkpoints and validation are off, for they happen once a minute and once in hundreds of steps; the log is on, as in a
+real run.
 """
 
 import time

@@ -10,7 +10,7 @@ TABLES = {
     "validation": {
         "every": 10,
         "count": 2,
-        "data": {"name": "photographs", "size": 32, "names": ["chelsea", "moon"]},
+        "data": {"name": "photographs", "size": 32, "names": ["coffee", "moon"]},
     },
     "operator": {"name": "gaussian-blur"},
     "noise": {"name": "gaussian", "sigma": 0.05},

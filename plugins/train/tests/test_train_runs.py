@@ -61,7 +61,7 @@ def test_the_loss_falls_and_the_weights_come_back(tables, tmp_path, model, objec
 
     weights = load_weights(str(tmp_path / "run" / "weights.safetensors"), tables["model"]["name"])
     assert weights.facts["forward_model"]["operator"][0]["name"] == "gaussian-blur"
-    assert weights.facts["scores"]["psnr"] == pytest.approx(outcome.position.best, abs=1e-6)
+    assert weights.facts["scores"]["psnr"] == pytest.approx(outcome.position.best, abs=1e-4)  # dB; another memory order
     if objective == "reconstruction":
         solver = load("solver", model)(weights=str(tmp_path / "run" / "weights.safetensors"))
         pipeline = pipeline_of(tables, tmp_path / "run" / "weights.safetensors")
