@@ -1,8 +1,8 @@
 """Which methods run on a nonlinear operator as they come: five of deepinv's, and all of ours, on Perona-Malik.
 
 deepinv gets the operator as its documentation asks for it, a Physics with A, and each method the arguments of its own
-examples, with no start given by hand; ours are assembled by name. A method runs if it returns finite images of the right
-shape. Counted, not timed.
+examples, with no start given by hand; ours are assembled by name. A method runs if it returns finite images of the
+right shape. Counted, not timed.
 """
 
 import warnings
@@ -24,7 +24,7 @@ class Diffusion(deepinv.physics.Physics):
         super().__init__(noise_model=deepinv.physics.GaussianNoise(SIGMA))
         self.operator = PeronaMalik(SHAPE)
 
-    def A(self, x, **_):
+    def A(self, x, **_):  # noqa: N802 (deepinv's name)
         return self.operator(x)
 
 
