@@ -172,3 +172,8 @@ def test_a_name_that_is_not_installed_comes_with_its_pip_line():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
                          env={**os.environ, "PREIMAGE_PLUGINS": ""})  # fmt: skip
     assert "pip install preimage-gaussian-blur" in run.stderr
+
+
+def test_the_catalogue_of_this_repository_can_be_read():
+    assert ("operator", "deepinv/blur") in catalogue()
+    assert {entry["distribution"] for entry in catalogue().values()} >= {"preimage-train", "preimage-deepinv"}

@@ -36,7 +36,8 @@ def render() -> str:
             entries["command", command.name] = distribution, command.summary
     text = HEADER
     for (kind, name), (distribution, summary) in sorted(entries.items()):
-        text += f'\n[{kind}.{name}]\ndistribution = "{distribution}"\nsummary = "{summary}"\n'
+        key = f'"{name}"' if "/" in name else name
+        text += f'\n[{kind}.{key}]\ndistribution = "{distribution}"\nsummary = "{summary}"\n'
     return text + community()
 
 

@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--accelerator", default="auto", show_default=True, help="Lightning Fabric's: cpu, cuda, ...")
 @click.option("--devices", default="auto", show_default=True, help="How many of them, or which.")
 @click.option("--nodes", default=1, show_default=True, help="Machines.")
-@click.option("--strategy", default="auto", show_default=True, help="Lightning Fabric's: ddp, fsdp, ...")
+@click.option("--strategy", default="auto", show_default=True, help="Lightning Fabric's: ddp, ...")
 @click.option("--threads", type=int, help="Threads that torch computes with on a CPU.  [default: all cores]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def train(
@@ -54,6 +54,8 @@ def train(
     from .loop import Slice
     from .train import Devices, prepare_folder, run
 
+    if recipe is None and (resume or overwrite or search is not None or out is not None):
+        raise click.UsageError("there is no RECIPE: name the one to train")
     if recipe is None:
         for path in sorted(recipes.SHIPPED.glob("*.toml")):
             click.echo(f"{path.stem:28} {recipes.title(path)}")

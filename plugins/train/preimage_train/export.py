@@ -1,5 +1,6 @@
 """From a trained network to a weights file that says what it is."""
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .images import Images
 from .loop import Judged, judge
 from .recipe import SETTINGS, Recipe
 
+OWN = {name: metadata.version(name) for name in ("preimage-train", "lightning-fabric")}
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -25,21 +27,22 @@ def export(
       the terms of the data, scores on the validation images, and `facts` (steps, seconds, ...).
     - `storage`: in half precision, what the scores were before.
 
-    The file is read again and judged before this returns, so that the scores are those of the file.
+    The scores are of a network with the tensors as they are stored; the file is read once more to see that it is whole.
     Raises `BadFile` if it cannot be written.
     """
+    kind, name = recipe.component.split("/")
     half = _DTYPES.get(recipe.export.dtype)
     tensors = {n: t.to(half) if half and t.is_floating_point() else t for n, t in network.state_dict().items()}
     before = judge(recipe, network, judged)[0] if judged is not None else {}
     stored = recipe.network().to(next(network.parameters()).device)
-    stored.load_state_dict({name: t.to(network.state_dict()[name].dtype) for name, t in tensors.items()})
+    stored.load_state_dict({key: t.to(network.state_dict()[key].dtype) for key, t in tensors.items()})
     scores = judge(recipe, stored, judged)[0] if judged is not None else {}
     header: dict[str, Any] = {
         "recipe": recipe.tables,
-        "settings": {name: vars(getattr(recipe, name)) for name in SETTINGS},
+        "settings": {table: vars(getattr(recipe, table)) for table in SETTINGS},
         "recipe_digest": recipe.digest,
         "name": recipe.export.name,
-        "versions": versions({"operator": recipe.forward.get("operator", [])}),
+        "versions": versions({"operator": recipe.forward.get("operator", []), kind: {"name": name}}) | OWN,
         "data": {"images": len(images), "digest": images.digest(), "terms": recipe.export.terms},
         "scores": scores,
         **facts,
@@ -49,8 +52,8 @@ def export(
     if half:
         header["storage"] = {"dtype": recipe.export.dtype, "scores_before": before}
     if recipe.forward and (forward := recipe.forward_model(_shape(images, judged))) is not None:
-        header["forward_model"] = {name: forward.config[name] for name in ("operator", "noise", "seed")}
-    save_weights(path, tensors, component=recipe.component, config=recipe.config, facts=header)
+        header["forward_model"] = {key: forward.config[key] for key in ("operator", "noise", "seed")}
+    save_weights(path, tensors, component=recipe.component, config=recipe.arguments(), facts=header)
     load_into(recipe.network(), load_weights(str(path), recipe.component))
     return header
 

@@ -21,12 +21,14 @@ _CACHE = 2 * 1024**3
 class Images:
     """The images of one or more data sets, in order. Kept in memory as far as 2 GiB of float32 hold them all.
 
+    - `held`: one tensor for each set, or None; `rows`: the row of each image in it.
     - `skipped`: what could not be read, with the reason, if that was allowed.
     """
 
     sets: tuple[Dataset, ...]
     places: tuple[tuple[int, int], ...]
     held: tuple[Tensor, ...] | None
+    rows: tuple[int, ...] = ()
     skipped: tuple[str, ...] = ()
 
     @classmethod
@@ -44,8 +46,11 @@ class Images:
             raise BadData(f"the data sets have images of {sorted(channels)} channels", expected, "give each a colour")
         total = sum(len(data) for data in sets)
         pixels = sum(len(data) * data.shape[0] * data.shape[1] * data.shape[2] for data in sets)
-        places, held, broken = list[tuple[int, int]](), list[Tensor](), list[str]()
+        places, held, rows, broken = list[tuple[int, int]](), list[Tensor](), list[int](), list[str]()
         for number, data in enumerate(sets):
+            # One tensor a set: workers are handed a file descriptor for each tensor.
+            whole = torch.empty((len(data), *data.shape)) if 4 * pixels <= _CACHE else None
+            row = 0
             for index in range(len(data)):
                 try:
                     image = data[index]
@@ -53,10 +58,14 @@ class Images:
                     broken.append(f"{data.label(index)}: {error.found}")
                     continue
                 places.append((number, index))
-                if 4 * pixels <= _CACHE:
-                    held.append(image)
+                if whole is not None:
+                    whole[row] = image
+                rows.append(row)
+                row += 1
                 if told is not None:
                     told(len(places) + len(broken), total)
+            if whole is not None:
+                held.append(whole[:row])
         if broken and not skip:
             listed = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
             remedy = "mend or remove them, or say skip_unreadable = true in [batches]"
@@ -65,16 +74,16 @@ class Images:
             )
         if not places:
             raise BadData("there are no images to train on", "at least one", "check [data]")
-        return cls(tuple(sets), tuple(places), tuple(held) or None, tuple(broken))
+        return cls(tuple(sets), tuple(places), tuple(held) or None, tuple(rows), tuple(broken))
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Tensor:
         """Image `index`, (C, H, W), float32 in [0, 1]."""
-        if self.held is not None:
-            return self.held[index]
         number, position = self.places[index]
+        if self.held is not None:
+            return self.held[number][self.rows[index]]
         return self.sets[number][position]
 
     def label(self, index: int) -> str:

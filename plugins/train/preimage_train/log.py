@@ -141,12 +141,14 @@ def losses_figure(steps: list[dict[str, float]], scores: list[dict[str, float]])
 
 
 def _smooth(values: tuple[float, ...], memory: float = 0.95) -> list[float]:
-    if min(values) > 0:  # drawn on a logarithmic axis
+    if min(values) > 0 and len(values) > 1:  # drawn on a logarithmic axis
         return [math.exp(value) for value in _means([math.log(value) for value in values], memory)]
     return _means(values, memory)
 
 
 def _means(values: Sequence[float], memory: float) -> list[float]:
+    if len(set(values)) == 1:
+        return list(values)
     mean, found = values[0], list[float]()
     for number, value in enumerate(values):
         keep = min(memory, number / (number + 1))

@@ -120,15 +120,14 @@ class Training:
     def _try(self, network: nn.Module) -> None:
         """Raise `Incompatible` if the network cannot take the images, before anything is trained or written."""
         images, labels = self.feed[0]
-        objective, key = self.recipe.objective, self.recipe.key.child("train")
-        network.eval()
+        objective, key, device = self.recipe.objective, self.recipe.key.child("train"), self.fabric.device
+        trial = copy.deepcopy(network).to(device).train()
         try:
             with torch.no_grad():
-                device = self.fabric.device
-                inputs = objective.prepare(network, images.to(device), labels, key, self.forward_model)
-                for phase in objective.phases(network):
-                    objective.loss(phase, network.to(device), *inputs)
-        except RuntimeError as error:
+                inputs = objective.prepare(trial, images.to(device), labels, key, self.forward_model)
+                for phase in objective.phases(trial):
+                    objective.loss(phase, trial, *inputs)
+        except (RuntimeError, ValueError) as error:
             found = f"the network does not take these images of shape {tuple(images.shape[1:])}: {error}"
             remedy = "change image_channels of [model], or colour and size of [data]"
             raise Incompatible(found, "images that fit the network", remedy) from None
@@ -183,12 +182,20 @@ class Training:
                 self._set_back()
                 batches = self._batches()
                 continue
+            better = False
             if self.position.step % self.recipe.validation.every == 0 or self._over():
-                self._validate()
+                better = self._validate()  # with a checkpoint, so that the best network is never of an abandoned branch
             now, stop = time.monotonic(), self._agreed(limits.stop())
             slice_over = self._agreed(limits.seconds is not None and now - began > limits.seconds)
             due = limits.checkpoint_steps is not None and self.position.step - saved_step >= limits.checkpoint_steps
-            if stop or slice_over or due or self._agreed(now - saved > limits.checkpoint_seconds) or self._over():
+            if (
+                stop
+                or slice_over
+                or due
+                or better
+                or self._agreed(now - saved > limits.checkpoint_seconds)
+                or self._over()
+            ):
                 self.save()
                 saved, saved_step = now, self.position.step
             if stop or slice_over:
@@ -261,9 +268,10 @@ class Training:
             else:
                 mean.copy_(tensor)
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Judge the network, if there is anything to judge it by; whether it is the best so far."""
         if self.judged is None or self.position.validated == self.position.step:
-            return
+            return False
         p = self.position
         p.validated = p.step
         scores, pictures = judge(self.recipe, self.validated_network, self.judged)
@@ -275,6 +283,7 @@ class Training:
         if self.fabric.is_global_zero:
             self.listener.validated(p, scores, pictures, better)
         self.fabric.barrier()
+        return better
 
     def _set_back(self) -> None:
         """Return to the last checkpoint with half the learning rate."""

@@ -15,6 +15,7 @@ from preimage._parameters import convert, parameters, problems, unknown
 from preimage.assembly import construct, read_toml, with_overrides
 from preimage.errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
 from preimage.trained import Trained
+from preimage.weights import find as find_weights
 
 from .objective import Objective
 from .settings import Batches, Budget, Export, Optimiser, Precision, Schedule, Validation
@@ -70,6 +71,11 @@ class Recipe:
     @property
     def key(self) -> Key:
         return Key(self.seed)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the network, defaults filled in: what the header of the weights keeps."""
+        defaults = {p.name: p.default for p in parameters(network_class(self.component)) if not p.required}
+        return defaults | self.config
 
     def network(self) -> nn.Module:
         """The network, untrained: its constructor draws weights by torch's generator, seeded here from the key."""
@@ -136,8 +142,9 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
     settings = {name: _settings(tables, name, cls, where, found) for name, cls in SETTINGS.items()}
     component, config = _model(tables, where, found)
     data = _data(tables.get("data"), "data", where, found)
-    validation = cast("dict[str, Any]", tables.get("validation", {}))
-    judged = _data(validation.get("data"), "validation.data", where, found) if "data" in validation else []
+    validation: Any = tables.get("validation", {})
+    asked = isinstance(validation, dict) and "data" in validation
+    judged = _data(validation["data"], "validation.data", where, found) if asked else []
     objective = _objective(tables, where, found)
     forward = {name: tables[name] for name in ("operator", "noise") if name in tables}
     if objective is not None:
@@ -147,10 +154,16 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
         if not objective.needs_forward_model and forward:
             expected = "only tables that matter"
             found.append(BadParameter(f"{where}: [operator] and [noise] have no effect", expected, "remove them"))
+    found += _forward(forward, where)
+    if component and isinstance(start, str) and start:
+        try:
+            find_weights(component, start)
+        except PreimageError as error:
+            found.append(error.within(f"{where}: start"))
     raise_all(f"recipe {where}", found)
     return Recipe(
-        where=where, tables=json.loads(json.dumps(tables)), seed=seed, precision=precision, component=component,
-        config=config, start=start, data=data, validation_data=judged, forward=forward,
+        where=where, tables=json.loads(json.dumps(tables, default=str)), seed=seed, precision=precision,
+        component=component, config=config, start=start, data=data, validation_data=judged, forward=forward,
         objective=cast(Objective, objective), **cast("dict[str, Any]", settings),
     )  # fmt: skip
 
@@ -214,6 +227,21 @@ def _data(value: Any, what: str, where: str, found: list[PreimageError]) -> list
             found.append(error.within(where))
         made.append(table)
     return made
+
+
+def _forward(tables: Tables, where: str) -> list[PreimageError]:
+    """What is wrong with [operator] and [noise], as far as that can be told without an image."""
+    found: list[PreimageError] = []
+    for kind, value in tables.items():
+        for entry in cast("list[Any]", value if isinstance(value, list) else [value]):
+            if (table := _named(entry, kind, where, found)) is None:
+                continue
+            name = table.pop("name")
+            try:
+                found += problems(load(kind, name), table, f"{where}: {kind} {name!r}")
+            except PreimageError as error:
+                found.append(error.within(where))
+    return found
 
 
 def _objective(tables: Tables, where: str, found: list[PreimageError]) -> Objective | None:

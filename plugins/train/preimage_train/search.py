@@ -12,6 +12,7 @@ from rich.console import Console
 from preimage.assembly import with_overrides
 from preimage.errors import BadParameter
 
+from .checkpoint import NEWEST
 from .loop import Slice
 from .recipe import Recipe, parse
 from .train import prepare_folder, run
@@ -44,10 +45,12 @@ def search_recipe(recipe: Recipe, folder: Path, trials: int, console: Console, l
     def objective(values: Mapping[str, Any]) -> Score:
         drawn = parse(with_overrides(base, values, recipe.where), recipe.where)
         place = folder / "trials" / drawn.digest[:12]
-        resume = (place / "recipe.toml").exists()
+        resume = (place / NEWEST).exists()
         prepare_folder(drawn, place, resume=resume, overwrite=False)
         quiet = Console(quiet=True)
         outcome = run(drawn, place, console=quiet, resume=resume, limits=limits)
+        if not outcome.finished:  # by a signal: the trial goes on when the search does
+            raise KeyboardInterrupt
         if outcome.position.best is None:
             raise BadParameter("the trial ended without a validation", "validation.every below the budget")
         return Score(outcome.position.best, {"steps": outcome.position.step, "folder": str(place)})

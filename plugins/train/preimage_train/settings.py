@@ -6,8 +6,8 @@ from typing import Literal
 
 from preimage.errors import BadParameter
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
-"""As Lightning Fabric names them: what the network computes in. Measurements are simulated in float32 at least."""
+Precision = Literal["32-true", "bf16-mixed"]
+"""As Lightning Fabric names them: what the network computes in. Measurements are simulated in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Budget:
 
     def __post_init__(self):
         given = {n: v for n, v in {"steps": self.steps, "epochs": self.epochs, "minutes": self.minutes}.items() if v}
-        if len(given) != 1 or any(value < 0 for value in given.values()):
+        if len(given) != 1 or not all(0 < value < float("inf") for value in given.values()):
             found = ", ".join(f"{n} = {v}" for n, v in given.items()) or "nothing above zero"
             raise BadParameter(
                 f"budget has {found}", "exactly one of steps, epochs, minutes", "write steps = 5000, say"

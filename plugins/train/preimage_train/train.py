@@ -45,14 +45,20 @@ class Devices:
     nodes: int = 1
     strategy: str = "auto"
 
-    def fabric(self, precision: str) -> Fabric:
-        """The Fabric of these devices. Raises `BadParameter` if there are none of them here."""
+    def fabric(self, precision: str, several: bool = False) -> Fabric:
+        """The Fabric of these devices; with `several` phases each uses a part of the network's weights alone.
+
+        Raises `BadParameter` if there are no such devices here.
+        """
+        strategy = (
+            f"{self.strategy}_find_unused_parameters_true" if several and self.strategy == "ddp" else self.strategy
+        )
         count: int | str = int(self.devices) if self.devices.lstrip("-").isdigit() else self.devices
         if self.accelerator == "auto" and count == "auto" and not torch.cuda.is_available():
             count = 1
         try:
             return Fabric(
-                accelerator=self.accelerator, devices=count, num_nodes=self.nodes, strategy=self.strategy,
+                accelerator=self.accelerator, devices=count, num_nodes=self.nodes, strategy=strategy,
                 precision=precision,  # pyright: ignore[reportArgumentType]
             )  # fmt: skip
         except (ValueError, RuntimeError) as error:
@@ -73,7 +79,7 @@ def prepare_folder(recipe: Recipe, folder: Path, *, resume: bool, overwrite: boo
     if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK")):
         return
     kept = folder / "recipe.toml"
-    there = kept.exists() or (folder / checkpoint.NEWEST).exists() or (folder / checkpoint.BEFORE).exists()
+    there = (folder / checkpoint.NEWEST).exists() or (folder / checkpoint.BEFORE).exists()
     if there and overwrite:
         for name in (checkpoint.NEWEST, checkpoint.BEFORE, BEST, WEIGHTS, "steps.csv", "validation.csv", "report.json"):
             (folder / name).unlink(missing_ok=True)
@@ -158,7 +164,7 @@ def run(
     The folder gets recipe.toml, checkpoints, the best network so far, steps.csv, validation.csv, losses.png,
     pictures.png, tensorboard/, and at the end weights.safetensors and report.json.
     """
-    fabric = devices.fabric(recipe.precision)
+    fabric = devices.fabric(recipe.precision, several=len(recipe.objective.phases(recipe.network())) > 1)
     fabric.launch()
     quiet = console if fabric.is_global_zero else Console(quiet=True)
     images = _read(recipe, recipe.data, "data", quiet)
@@ -242,7 +248,7 @@ def refuse_copies(images: Images, judged: Images) -> None:
     if found:
         listed = ", ".join(f"{one} ({other})" for one, other in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        remedy = "leave them out of [data] (exclude), or say allow_copies = true in [validation]"
+        remedy = "leave them out of [data] (folder takes exclude), or say allow_copies = true in [validation]"
         raise BadData(f"training images are copies of validation images: {listed}{more}", "two sets apart", remedy)
 
 

@@ -246,3 +246,42 @@ def test_training_on_its_own_validation_images_is_refused(tables, tmp_path, run)
     assert "copies of validation images: 0.png (0.png)" in refused.stderr
     tables["data"]["exclude"] = ["0.png"]
     assert run(tables, tmp_path, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"operator": {"name": "gaussian-blurr"}}, "gaussian-blur"),
+        ({"operator": {"name": "gaussian-blur", "sigmaa": 1.0}}, "sigmaa"),
+        ({"noise": {"name": "gaussian", "sigma": "much"}}, "sigma is 'much'"),
+        ({"start": "nothing-of-this-name"}, "nothing-of-this-name"),
+        ({"validation": 3}, "validation is 3"),
+        ({"budget": {"epochs": float("inf")}}, "budget"),
+        ({"budget": {"minutes": float("nan")}}, "budget"),
+        ({"precision": "64-true"}, "precision"),
+    ],
+)
+def test_more_mistakes_are_found_before_any_image_is_read(tables, change, complaint):
+    with pytest.raises((BadParameter, BadFile, LookupError, SeveralProblems), match=complaint):
+        parse(tables | change)
+
+
+def test_a_run_that_was_refused_does_not_stand_in_the_way_of_the_next(tables, tmp_path, run):
+    tables["batches"]["crop"] = 100
+    assert run(tables, tmp_path).exit_code == 2
+    tables["batches"]["crop"] = 24
+    tables["budget"] = {"steps": 2}
+    assert run(tables, tmp_path).exit_code == 0
+
+
+def test_a_network_that_cannot_be_trained_on_such_batches_is_refused(tables, tmp_path, run):
+    tables["model"] = {"name": "solver/unet", "features": 2, "scales": 3}
+    tables["batches"] = {"size": 1, "crop": 4}
+    result = run(tables, tmp_path)
+    assert result.exit_code == 2
+    assert "does not take these images" in result.stderr
+
+
+def test_resume_needs_a_recipe(capsys):
+    assert command(["train", "--resume"]) == 2
+    assert "no RECIPE" in capsys.readouterr().err
