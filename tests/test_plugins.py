@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from preimage._registry import catalogue
+
 
 def distribution(root: Path, name: str, code: str, entry_points: dict[str, str] | None = None) -> None:
     """A distribution as pip would lay it out: a package, and metadata with entry points in the group `preimage`."""
