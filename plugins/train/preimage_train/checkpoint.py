@@ -48,7 +48,7 @@ def write(folder: Path, recipe: str, position: Position, tensors: Mapping[str, T
     both files are then what they were.
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    facts = {"recipe": recipe, "position": vars(position), "digest": _digest(held)}
+    facts = {"recipe": recipe, "position": vars(position), "digest": digest(held)}
     data = save(held, {"preimage-checkpoint": json.dumps(facts)})
     newest = folder / NEWEST
     fresh = folder / f".{NEWEST}.new"
@@ -98,12 +98,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise BadFile(f"{path} cannot be read: {error.strerror}", expected, remedy) from None
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"{path} is damaged, or no checkpoint: {error}", expected, remedy) from None
-    if facts["digest"] != _digest(tensors):
+    if facts["digest"] != digest(tensors):
         raise BadFile(f"{path} is damaged: its contents do not have the digest it names", expected, remedy)
     return facts, tensors
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """BLAKE2b over names and values, whatever file they are in."""
     whole = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         whole.update(name.encode())

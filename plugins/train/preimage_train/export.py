@@ -10,6 +10,7 @@ from torch import nn
 from preimage.assembly import versions
 from preimage.weights import load_into, load_weights, save_weights
 
+from .checkpoint import digest
 from .images import Images
 from .loop import Judged, judge
 from .recipe import SETTINGS, Recipe
@@ -48,7 +49,8 @@ def export(
         **facts,
     }
     if recipe.start:
-        header["start"] = {"name": recipe.start, "digest": load_weights(recipe.start, recipe.component).digest}
+        start = load_weights(recipe.start, recipe.component)
+        header["start"] = {"name": recipe.start, "digest": digest(start.tensors)}
     if half:
         header["storage"] = {"dtype": recipe.export.dtype, "scores_before": before}
     if recipe.forward and (forward := recipe.forward_model(_shape(images, judged))) is not None:
