@@ -46,8 +46,11 @@ class Claims:
         return self._alone
 
     def share(self) -> None:
-        """Let other runs in; until then this one, if it is alone, stays alone."""
-        self._lock(_RUNNING, exclusive=False)
+        """Let other runs in; until then this one, if it is alone, stays alone.
+
+        Waits for a run that is alone, and is about to let others in: what it tidies up would else be this one's files.
+        """
+        self._lock(_RUNNING, exclusive=False, wait=True)
 
     def leave(self, tidy: Callable[[], None]) -> None:
         """Call `tidy` if no other run is at work now."""
@@ -68,12 +71,12 @@ class Claims:
         """Give everything back."""
         os.close(self._file)
 
-    def _lock(self, byte: int, *, exclusive: bool) -> bool:
+    def _lock(self, byte: int, *, exclusive: bool, wait: bool = False) -> bool:
         if _fcntl is None:
             return True
         kind = _fcntl.LOCK_EX if exclusive else _fcntl.LOCK_SH
         try:
-            _fcntl.lockf(self._file, kind | _fcntl.LOCK_NB, 1, byte)
+            _fcntl.lockf(self._file, kind if wait else kind | _fcntl.LOCK_NB, 1, byte)
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks: as on Windows

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from preimage_compare import read
+from preimage_compare._claims import Claims
 
 METHODS = """
 [[method]]
@@ -182,3 +183,22 @@ def test_a_dask_cluster_that_loses_workers_and_its_scheduler(compare, site, writ
         for process in running:
             process.kill()
             process.wait()
+
+
+def test_a_run_that_is_alone_is_waited_for(tmp_path):
+    """Else it could tidy up what the second run is writing at that moment."""
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom preimage_compare._claims import Claims\n"
+        "claims = Claims(Path(sys.argv[1]))\nassert not claims.alone()\nprint('there', flush=True)\n"
+        "claims.share()\nprint('in', flush=True)\n"
+    )
+    with Claims(tmp_path) as first:
+        assert first.alone()
+        second = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert second.stdout.readline() == "there\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.5)
+        first.share()
+        assert second.stdout.readline() == "in\n"
+        assert second.wait(30) == 0
+        second.stdout.close()
