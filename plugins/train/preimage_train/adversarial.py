@@ -5,13 +5,14 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from preimage_data import psnr
 from torch import Tensor, nn
 
 from preimage import ForwardModel, Key
 from preimage.errors import BadParameter, Incompatible
 from preimage.trained import Adversaries
 
-from .objective import Objective, psnr
+from .objective import Objective
 
 
 class Adversarial(Objective):

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +70,6 @@ class Outcome:
     finished: bool
     position: Position
     network: nn.Module
-    scores: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class _Losses(nn.Module):
@@ -97,7 +96,7 @@ class Training:
         self.feed = Feed(images, recipe.batches, recipe.key.child("data"), fabric.global_rank, fabric.world_size)
         network = initial_network(recipe)
         raise_all("the recipe does not fit together", recipe.objective.objections(network))
-        self.forward_model = _on(recipe.forward_model(self.feed.shape), fabric)
+        self.forward_model = recipe.forward_model(self.feed.shape, fabric.device)
         self._try(network)
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(network).to(fabric.device) if recipe.optimiser.average is not None else None
@@ -110,7 +109,6 @@ class Training:
         self.stepping = dict(zip(phases, listed, strict=True))
         self.judged = _judged(judged, recipe, fabric) if judged is not None else None
         self.position = Position()
-        self._shown: dict[str, float] = {}
 
     @property
     def validated_network(self) -> nn.Module:
@@ -200,7 +198,7 @@ class Training:
                 saved, saved_step = now, self.position.step
             if stop or slice_over:
                 break
-        return Outcome(self._over(), self.position, self.validated_network, self._shown)
+        return Outcome(self._over(), self.position, self.validated_network)
 
     def _over(self) -> bool:
         patience = self.recipe.validation.patience
@@ -279,7 +277,7 @@ class Training:
         better = math.isfinite(first) and (p.best is None or first > p.best)
         p.stale = 0 if better else p.stale + 1
         if better:
-            p.best, p.best_step, self._shown = first, p.step, scores
+            p.best, p.best_step = first, p.step
         if self.fabric.is_global_zero:
             self.listener.validated(p, scores, pictures, better)
         self.fabric.barrier()
@@ -352,16 +350,8 @@ def initial_network(recipe: Recipe) -> nn.Module:
 def _judged(images: Images, recipe: Recipe, fabric: Fabric) -> Judged:
     count = min(len(images), recipe.validation.count)
     stacked = torch.stack([images[index] for index in range(count)]).to(fabric.device)
-    forward = _on(recipe.forward_model(tuple(stacked.shape[1:])), fabric)
+    forward = recipe.forward_model(tuple(stacked.shape[1:]), fabric.device)
     return Judged(stacked, [images.label(index) for index in range(count)], forward)
-
-
-def _on(forward: ForwardModel | None, fabric: Fabric) -> ForwardModel | None:
-    if forward is None or fabric.device.type == "cpu":
-        return forward
-    tables = {key: forward.config[key] for key in ("operator", "noise", "seed")} | {"device": str(fabric.device)}
-    operator = forward.operator_for(["example"])
-    return ForwardModel.from_tables(tables, operator.in_shape)
 
 
 def _optimiser(settings: Optimiser, part: nn.Module) -> Optimizer:

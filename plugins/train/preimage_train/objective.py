@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from preimage import ForwardModel, Key
@@ -57,9 +56,3 @@ class Objective(ABC):
     ) -> Mapping[str, Tensor]:
         """Rows of images worth looking at, by name, (B, C, H, W) each."""
         return {}
-
-
-def psnr(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio per image in dB for values in [0, 1], the estimate clipped to them."""
-    error = (estimate.float().clamp(0, 1) - truth.float()).flatten(1).square().mean(1)
-    return -10 * torch.log10(error.clamp_min(1e-12))

@@ -83,11 +83,11 @@ class Recipe:
             torch.manual_seed(int(self.key.child("weights").generator().integers(2**62)))
             return network_class(self.component)(**self.config)
 
-    def forward_model(self, shape: tuple[int, ...]) -> ForwardModel | None:
+    def forward_model(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> ForwardModel | None:
         """What simulates measurements of images of this shape; None if the recipe has no operator."""
         if not self.forward:
             return None
-        return ForwardModel.from_tables(self.forward | {"seed": self.seed}, shape, self.where)
+        return ForwardModel.from_tables(self.forward | {"seed": self.seed, "device": str(device)}, shape, self.where)
 
     def datasets(self, tables: list[dict[str, Any]], what: str) -> list[Dataset]:
         """The data sets of [data] or [validation]."""

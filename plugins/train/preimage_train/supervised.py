@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch.nn.functional as F
+from preimage_data import psnr
 from torch import Tensor, nn
 
 from preimage import ForwardModel, Key, Problem
 from preimage.trained import network_input
 
-from .objective import Objective, psnr
+from .objective import Objective
 
 Distance = Literal["squared", "absolute"]
 

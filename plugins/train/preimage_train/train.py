@@ -61,9 +61,6 @@ class Devices:
                 accelerator=self.accelerator, devices=count, num_nodes=self.nodes, strategy=strategy,
                 precision=precision,  # pyright: ignore[reportArgumentType]
             )  # fmt: skip
-        except (ValueError, RuntimeError) as error:
-            found = f"devices {self.accelerator}, {self.devices}, {self.strategy}: {str(error).splitlines()[0]}"
-            raise BadParameter(found, "devices that this machine has", "leave the flags out") from None
         except Exception as error:  # Fabric has exceptions of its own, some of them private
             found = f"devices {self.accelerator}, {self.devices}, {self.strategy}: {str(error).splitlines()[0]}"
             raise BadParameter(found, "devices that this machine has", "leave the flags out") from error
