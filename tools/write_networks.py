@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from preimage_compare import Results, read
+from preimage_compare.statistics import Bootstrap
 from write_methods import grey
 
 from preimage._plugins import discover
@@ -73,11 +74,10 @@ def classical(results: Results, column: tuple[str, str]) -> dict[str, float]:
 
 
 def gain(own: dict[str, float], other: dict[str, float]) -> str:
-    """The mean difference, and the ends of its interval (percentiles of 4,000 resampled means)."""
+    """The mean difference, and the ends of the interval that `preimage compare` gives it."""
     differences = np.array([own[image] - other[image] for image in own])
-    drawn = np.random.Generator(np.random.Philox(0)).integers(len(differences), size=(4000, len(differences)))
-    low, high = np.percentile(differences[drawn].mean(1), [2.5, 97.5])
-    return f"{differences.mean():+.2f}, {low:+.2f} to {high:+.2f}"
+    low, high = Bootstrap().intervals(differences[None])
+    return f"{differences.mean():+.2f}, {low[0]:+.2f} to {high[0]:+.2f}"
 
 
 def training() -> str:
