@@ -49,7 +49,7 @@ networks: .venv/installed
 
 # Every objective and network trained for seconds: part of `make test` too.
 train-smoke: .venv/installed
-	$(ONE_THREAD) $(BIN)/python -m pytest plugins/train/tests -q -k "loss_falls or adversaries or likelihood"
+	$(ONE_THREAD) $(BIN)/python -m pytest plugins/train/tests plugins/iresnet/tests -q -k "loss_falls or adversaries or likelihood"
 
 registry: .venv/installed
 	$(BIN)/python tools/write_registry.py

@@ -19,7 +19,7 @@ from preimage.weights import load_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 ZOOM = 2
-NETWORKS = ("convresnet", "unet", "diffnet")
+NETWORKS = ("convresnet", "unet", "diffnet", "iresnet")
 
 HEADING = """# Trained networks
 
@@ -34,10 +34,11 @@ TRAINING = """
 ## How they were trained
 
 One thread of a shared machine, on 200 grey photographs of BSDS500 (for research use) by `preimage train RECIPE`;
-processor minutes are of the training steps alone. The weights are in `preimage_networks/weights`; their headers have
-the whole recipe.
+processor minutes are of the training steps alone. The weights are in `preimage_networks/weights` and
+`preimage_iresnet/weights`; their headers have the whole recipe. A recipe with a start goes on from other weights, whose
+minutes are not in its own.
 
-| weights | recipe | parameters | steps | processor minutes | PSNR on its own validation images |
+| weights | recipe, and its start | parameters | steps | processor minutes | PSNR on its own validation images |
 |---|---|---:|---:|---:|---:|
 """
 
@@ -84,14 +85,16 @@ def training() -> str:
     """One line for each weights file of a reconstruction network."""
     lines = list[str]()
     for file in discover().weights:
-        kind, network = file.component.split("/")
-        if kind != "solver" or network not in NETWORKS:
+        network = file.component.split("/")[1]
+        if network not in NETWORKS:
             continue
         facts: dict[str, Any] = dict(load_weights(file.name, file.component).facts)
         trained = facts["trained"]
         minutes = f"{trained['processor_seconds'] / 60:.0f}" if trained.get("processor_seconds") else "not recorded"
         parameters, psnr = f"{trained['parameters']:,}", f"{facts['scores']['psnr']:.2f}"
-        recipe = f"{network}-{file.name.removesuffix('-0.025')}"
+        recipe = f"{network}-{file.name if network == 'iresnet' else file.name.removesuffix('-0.025')}"
+        if facts.get("start"):
+            recipe += f", from {facts['start']['name']}"
         lines.append(f"| {network} {file.name} | {recipe} | {parameters} | {trained['steps']} | {minutes} | {psnr} |")
     return "\n".join(lines)
 

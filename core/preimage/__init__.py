@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._operator import ForwardOperator as ForwardOperator, Identity as Identity, LinearOperator as LinearOperator
     from ._pipeline import ForwardModel as ForwardModel, Pipeline as Pipeline
     from ._prior import (
+        AveragedDenoiser as AveragedDenoiser,
         Constraint as Constraint,
         Denoiser as Denoiser,
         Differentiable as Differentiable,
@@ -75,6 +76,7 @@ _WHERE = {
     "_operator": ["ForwardOperator", "Identity", "LinearOperator"],
     "_pipeline": ["ForwardModel", "Pipeline"],
     "_prior": [
+        "AveragedDenoiser",
         "Constraint",
         "Denoiser",
         "Differentiable",

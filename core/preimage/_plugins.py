@@ -17,7 +17,7 @@ import pluggy
 
 from ._hookspecs import PluginHooks, hookimpl
 
-KINDS = ("operator", "noise", "prior", "solver", "observer", "dataset", "metric", "trainer")
+KINDS = ("operator", "noise", "prior", "solver", "observer", "dataset", "metric", "trainer", "study")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?")
 _TARGET = re.compile(r"[\w.]+:\w+")

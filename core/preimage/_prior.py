@@ -136,6 +136,22 @@ class Denoiser(Prior):
         """An estimate of u from x = u + sigma n, n standard normal; same shape as x, pixel values in [0, 1]."""
 
 
+class AveragedDenoiser(Denoiser):
+    """A denoiser that is an averaged operator, proved: for every sigma D = (1 - t) Id + t N with N nonexpansive.
+
+    - `averaged`: t in (0, 1). Up to 1/2, D is firmly nonexpansive.
+    - `contraction`: a proved bound c <= 1 of the Lipschitz constant of N, so that Lip(D) <= 1 - t (1 - c).
+    - `bounded`: whether the range of N is known to be bounded.
+
+    Plug-and-play methods seek x = D(x - step A^T (A x - y)), for a linear operator A: such an x exists if N is bounded,
+    and there is only one if c < 1.
+    """
+
+    averaged: float
+    contraction: float = 1.0
+    bounded: bool = False
+
+
 class Generative(Prior):
     """A prior that is the image of a latent Gaussian: x = decode(z), z ~ N(0, I)."""
 
@@ -151,14 +167,26 @@ class Generative(Prior):
 
 
 class InvertibleMap(Prior):
-    """A bijection between images and codes: a flow, or a learned inverse of an operator."""
+    """A bijection between states and codes: a flow, or a learned operator with its inverse.
+
+    A state u is an image, unless the map works on something larger, such as several copies of an image: then `lift`
+    and `project` lead there and back.
+    """
 
     latent_shape: Shape
 
-    @abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """The inverse of encode: (B, *latent_shape) -> (B, *in_shape)."""
+    def lift(self, x: Tensor) -> Tensor:
+        """The state that stands for an image, (B, *in_shape) -> (B, ...); the image itself unless replaced."""
+        return x
+
+    def project(self, u: Tensor) -> Tensor:
+        """The image that a state stands for, (B, ...) -> (B, *in_shape): project(lift(x)) = x."""
+        return u
 
     @abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """The z with decode(z) = x: (B, *in_shape) -> (B, *latent_shape)."""
+    def decode(self, z: Tensor) -> Tensor:
+        """The state u with encode(u) = z: (B, *latent_shape) -> (B, ...)."""
+
+    @abstractmethod
+    def encode(self, u: Tensor) -> Tensor:
+        """The code z with decode(z) = u: (B, ...) -> (B, *latent_shape)."""

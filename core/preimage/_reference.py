@@ -50,8 +50,8 @@ class ReferencePrior(Proximable, Quadratic, Differentiable, Denoiser, Generative
     def decode(self, z: Tensor) -> Tensor:
         return z.clone()
 
-    def encode(self, x: Tensor) -> Tensor:
-        return x.clone()
+    def encode(self, u: Tensor) -> Tensor:
+        return u.clone()
 
 
 def reference_problem(solver: Solver[Any], key: Key, shape: Shape = (1, 8, 8)) -> Problem:

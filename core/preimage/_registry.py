@@ -94,7 +94,7 @@ def absent(kind: str, name: str, available: list[str]) -> PreimageError:
         )
     others = sorted({n for k, n in catalogue() if k == kind} - set(available))
     close = difflib.get_close_matches(name, [*available, *others], n=3, cutoff=0.5)
-    expected = f"one of the installed {kind}s: {', '.join(available) or 'none'}"
+    expected = f"one of those installed: {', '.join(available) or 'none'}"
     if others:
         expected += f"; not installed: {', '.join(others)}"
     remedy = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else f"preimage list {kind} shows them all"

@@ -261,6 +261,7 @@ class Run:
             if (value := self._value(name, of)) is not None:
                 self._values[name] = value
         for name, value in self._timed(lambda: self.solver.details(self.problem, self.state)).items():
+            value = value if value.is_floating_point() else value.double()  # which has a NaN
             whole = self._details.setdefault(name, value.new_full((len(self.x), *value.shape[1:]), float("nan")))
             whole[positions] = value[which]
 

@@ -23,6 +23,7 @@ from ._norm import power_iteration
 from ._operator import ForwardOperator, LinearOperator
 from ._parameters import construct
 from ._prior import (
+    AveragedDenoiser,
     Denoiser,
     Differentiable,
     Energy,
@@ -36,7 +37,7 @@ from ._prior import (
 from ._problem import Problem
 from ._registry import find
 from ._solver import Solver, Status, solve
-from ._tensors import directional_derivative, dot
+from ._tensors import directional_derivative, dot, norms
 from .errors import BadParameter, LawBroken
 
 _DOUBLE = torch.zeros((), dtype=torch.float64)
@@ -250,12 +251,20 @@ def check_prior(prior: Prior, key: Key = Key(0), rtol: float = 1e-6) -> None:
     if isinstance(prior, Denoiser):
         require(prior.denoise(x.clone(), 0.1).shape == x.shape, f"{who}.denoise must keep the shape")
         _pure_rows(prior, lambda a: prior.denoise(a, 0.1), x, f"{who}.denoise", rtol)
+    if isinstance(prior, AveragedDenoiser):
+        _check_averaged(prior, x, key)
     if isinstance(prior, Generative):
         z = key.child("z").normal((3, *prior.latent_shape), like=x)
         require(prior.decode(z.clone()).shape == x.shape, f"{who}.decode must give images of in_shape")
         _pure_rows(prior, prior.decode, z, f"{who}.decode", rtol)
     if isinstance(prior, InvertibleMap):
-        close(prior.decode(prior.encode(x)), x, rtol, f"{who}: decode(encode(x)) is not x")
+        u = prior.lift(x)
+        z = key.child("z").normal((3, *prior.latent_shape), like=x)
+        close(prior.project(u), x, rtol, f"{who}: project(lift(x)) is not x")
+        close(prior.decode(prior.encode(u)), u, rtol, f"{who}: decode(encode(u)) is not u")
+        close(prior.encode(prior.decode(z)), z, rtol, f"{who}: encode(decode(z)) is not z")
+        _pure_rows(prior, prior.encode, u, f"{who}.encode", rtol)
+        _pure_rows(prior, prior.decode, z, f"{who}.decode", rtol)
 
 
 def _check_prox(prior: Proximable, x: Tensor, key: Key) -> None:
@@ -270,6 +279,20 @@ def _check_prox(prior: Proximable, x: Tensor, key: Key) -> None:
             better = value(p + size * direction) < value(p) * (1 - 1e-6) - 1e-9
             who = f"{type(prior).__name__}.prox"
             require(not bool(better.any()), f"{who} is not the minimiser: {size} along direction {index} is better")
+
+
+def _check_averaged(prior: AveragedDenoiser, x: Tensor, key: Key) -> None:
+    """N = Id + (D - Id) / t has at most the Lipschitz constant it says, for pairs near and far."""
+    who, t, bound = type(prior).__name__, prior.averaged, prior.contraction
+    require(0 < t < 1, f"{who}.averaged is {t}, not a number in (0, 1)")
+    require(0 <= bound <= 1, f"{who}.contraction is {bound}, not a number in [0, 1]")
+    for size in (1.0, 1e-3):
+        move = size * key.child("move", str(size)).normal(x.shape, like=x)
+        for sigma in (0.02, 0.1):
+            denoised = prior.denoise(x + move, sigma) - prior.denoise(x, sigma)
+            ratio = float((norms(move + (denoised - move) / t) / norms(move)).amax())
+            complaint = f"{who}: distances grow {ratio:.12g} times under N, not at most {bound}"
+            require(ratio <= bound + 1e-9, complaint)
 
 
 # Solvers

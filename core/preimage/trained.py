@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,24 @@ from ._noise import Noise
 from ._operator import ForwardOperator
 from ._pipeline import ForwardModel
 from ._plugins import discover
+from ._prior import InvertibleMap
 from ._problem import Problem
 from .errors import BadParameter, Incompatible, PreimageError
 from .presets import agrees, spoken, with_defaults
 from .weights import Weights, load_into, load_weights
 
-__all__ = ["Adversaries", "HasDensity", "Trained", "choose", "mismatches", "network_input", "restore"]
+__all__ = [
+    "Adversaries",
+    "Certified",
+    "HasDensity",
+    "Inversion",
+    "LearnedOperator",
+    "Trained",
+    "choose",
+    "mismatches",
+    "network_input",
+    "restore",
+]
 
 _SAME = 1e-3
 
@@ -30,6 +42,52 @@ class Trained(ABC):
     """
 
     network: ClassVar[type[nn.Module]]
+
+
+class Inversion(NamedTuple):
+    """What `LearnedOperator.invert` finds for a batch of codes.
+
+    - `x`: the states, (B, ...). `bound`: on ||x - decode(z)|| for each, (B,), proved, rounding included; infinite where
+      nothing can be proved.
+    - `evaluations`: of how many residuals each took, (B,). `contraction`: the largest measured factor by which a step
+      of the iteration was smaller than the one before, (B,).
+    """
+
+    x: Tensor
+    bound: Tensor
+    evaluations: Tensor
+    contraction: Tensor
+
+
+class LearnedOperator(InvertibleMap, Trained):
+    """An invertible map trained for an operator F between images of one shape: y goes to x = project(decode(lift(y))).
+
+    A state is some copies of an image: `lift` makes them, `project` takes their mean.
+
+    - `trained`: its weights. `inverse_lipschitz`: a bound on the Lipschitz constant of decode, in the Euclidean norm.
+    """
+
+    trained: Weights
+    inverse_lipschitz: float
+
+    @abstractmethod
+    def invert(self, z: Tensor, tolerance: float, certified: bool) -> Inversion:
+        """The states of codes (B, *latent_shape) with ||x - decode(z)|| <= tolerance ||x||, each for itself.
+
+        Certified, the inequality is proved by the bound; otherwise it is an estimate, and cheaper. Where the tolerance
+        cannot be met in the precision of z the bound says how far it was.
+        """
+
+
+class Certified(nn.Module, ABC):
+    """A network whose weights can be brought to where a property of theirs is proved."""
+
+    @abstractmethod
+    def certify(self, examples: Tensor) -> dict[str, Any]:
+        """Change the weights, in place, so that the property holds; the proof, plain values for the header of a file.
+
+        `examples` are what the network was given in training, some images: for what else is to be fitted to them.
+        """
 
 
 class HasDensity(nn.Module, ABC):

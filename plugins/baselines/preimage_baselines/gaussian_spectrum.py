@@ -191,8 +191,8 @@ class GaussianSpectrum(Quadratic, Proximable, Denoiser, Generative, InvertibleMa
     def decode(self, z: Tensor) -> Tensor:
         return self.mean.to(z) + self.whitening.inverse(z)
 
-    def encode(self, x: Tensor) -> Tensor:
-        return self.whitening(x - self.mean.to(x))
+    def encode(self, u: Tensor) -> Tensor:
+        return self.whitening(u - self.mean.to(u))
 
     def variance(self) -> Tensor:
         """Prior variance of every pixel, (C, H, W)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from preimage import ForwardOperator, Key, Prior, Problem, dot, norms, per_image
 
 from .checks import not_negative, positive
+from .pnp_convergence import ProvedRule, forward_backward
 from .pnp_denoising import DenoiserOrProximable, denoise, positive_weight, true_objective
 from .pnp_gradient import Slope, first_slope, keep, next_slope
 from .stopping import Growth, Rule, RuleBased, ratio
@@ -58,11 +59,12 @@ class PnPProximalGradient(RuleBased[PnPState]):
     - `max_steps`: default 200. Each costs one denoiser, one F and one F'^T.
 
     What is known of the limit. D a proximal map: the minimiser of misfit + weight R if that is convex (the iteration
-    is ISTA, or FISTA), a stationary point for a nonlinear operator. Without acceleration, too: D averaged (firmly
-    non-expansive, say): a fixed point, if there is one (linear operator, least squares; Bauschke & Combettes 2011,
-    corollary 28.9); D - I a contraction: convergence if the misfit is strongly convex (Ryu et al. 2019, "Plug-and-play
-    methods provably converge with properly trained denoisers", theorem 1). Any other denoiser, BM3D among them:
-    nothing; the run ends as diverged when the residual grows out of hand.
+    is ISTA, or FISTA), a stationary point for a nonlinear operator. Without acceleration, too: D averaged (an
+    `AveragedDenoiser`): a fixed point, if there is one and t < 2 / ||A||^2 (linear operator, least squares;
+    `pnp_convergence.forward_backward`), which the reason of an image that is done then says, with these numbers; D - I
+    a contraction: convergence if the misfit is strongly convex (Ryu et al. 2019, "Plug-and-play methods provably
+    converge with properly trained denoisers", theorem 1). Any other denoiser, BM3D among them: nothing; the run ends as
+    diverged when the residual grows out of hand.
 
     The prior is a `Denoiser` or `Proximable` (used with step sigma^2). `details`: "residual" (B,), at the end.
     Raises `BadParameter` for a sigma or step_size that is not positive or a negative tolerance, and at the start of
@@ -119,7 +121,10 @@ class PnPProximalGradient(RuleBased[PnPState]):
         return true_objective(problem, state.x)
 
     def rules(self, problem: Problem, state: PnPState) -> Sequence[Rule]:
-        return (Rule("the relative fixed-point residual", state.residual, self.tolerance),)
+        def theorem() -> Sequence[str]:
+            return [""] * len(state.x) if self.acceleration else forward_backward(problem, state.slope.lipschitz)
+
+        return (ProvedRule("the relative fixed-point residual", state.residual, self.tolerance, theorem),)
 
     def diverged(self, problem: Problem, state: PnPState) -> Tensor:
         return out_of_hand(state.growth, state.residual)

@@ -12,6 +12,7 @@ from preimage.errors import BadParameter
 
 from .checks import not_negative, positive
 from .plug_and_play import out_of_hand, watch
+from .pnp_convergence import ProvedRule, douglas_rachford, has_closed_form
 from .pnp_data_step import data_step, inverse
 from .pnp_denoising import DenoiserOrProximable, denoise, natural_sigma, positive_weight, true_objective
 from .stopping import Growth, Rule, RuleBased, ratio
@@ -72,8 +73,9 @@ class PnPADMM(RuleBased[PnPADMMState]):
       Bertsekas 1992), the second that of u.
     - `max_steps`: default 200.
 
-    What is known of the limit (growth 1). D a proximal map: the minimiser of the objective. D firmly non-expansive: a
-    fixed point if there is one. Otherwise the run may fail to settle, or end as diverged.
+    What is known of the limit (growth 1). D a proximal map: the minimiser of the objective. D firmly non-expansive (an
+    `AveragedDenoiser` with averaged <= 1/2): a fixed point if there is one (`pnp_convergence.douglas_rachford`), which
+    the reason of an image that is done then says. Otherwise the run may fail to settle, or end as diverged.
 
     The estimate is z. Needs a linear operator, least-squares noise, and a prior that is a `Denoiser` or `Proximable`
     (used with step sigma^2). `details`: "residual" (B,), at the end. Raises `BadParameter` for a sigma that is not
@@ -137,7 +139,12 @@ class PnPADMM(RuleBased[PnPADMMState]):
         return true_objective(problem, state.z)
 
     def rules(self, problem: Problem, state: PnPADMMState) -> Sequence[Rule]:
-        return (Rule("the relative fixed-point residual", state.residual, self.tolerance),)
+        def theorem() -> Sequence[str]:
+            # A penalty that grows, and data steps that are not exact, are not what the theorem is about.
+            steady = self.growth == 1 and (state.kept is not None or has_closed_form(problem, state.back))
+            return douglas_rachford(problem, state.penalty) if steady else [""] * len(state.x)
+
+        return (ProvedRule("the relative fixed-point residual", state.residual, self.tolerance, theorem),)
 
     def diverged(self, problem: Problem, state: PnPADMMState) -> Tensor:
         return out_of_hand(state.growth, state.residual)

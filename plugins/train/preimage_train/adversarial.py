@@ -53,7 +53,7 @@ class Adversarial(Objective):
         latent = cast(Adversaries, network).latent
         return images, torch.stack([key.child(label).normal((latent,), like=images) for label in labels])
 
-    def loss(self, phase: str, network: nn.Module, *inputs: Tensor) -> Tensor:
+    def loss(self, phase: str, network: nn.Module, progress: float, *inputs: Tensor) -> Tensor:
         both, (images, z) = cast(Adversaries, network), inputs
         if phase == "generator":
             return F.softplus(-both.discriminator(both.generator(z)).float()).mean()

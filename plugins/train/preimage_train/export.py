@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from preimage.assembly import versions
+from preimage.errors import BadParameter
+from preimage.trained import Certified
 from preimage.weights import load_into, load_weights, save_weights
 
 from .checkpoint import digest
@@ -20,19 +22,32 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def export(
-    recipe: Recipe, network: nn.Module, path: Path, images: Images, judged: Judged | None, facts: dict[str, Any]
+    recipe: Recipe,
+    network: nn.Module,
+    path: Path,
+    images: Images,
+    judged: Judged | None,
+    examples: Tensor,
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the weights of a trained network; the header's facts, which are also returned, say where they come from.
 
     - recipe and its digest, versions, the forward model they were trained for, the number of images and their digest,
       the terms of the data, scores on the validation images, and `facts` (steps, seconds, ...).
+    - `certificate`: of a network that has one (`preimage.trained.Certified`), which its weights are brought to first,
+      with `examples` of what it was given.
     - `storage`: in half precision, what the scores were before.
 
     The scores are of a network with the tensors as they are stored; the file is read once more to see that it is whole.
-    Raises `BadFile` if it cannot be written.
+    Raises `BadFile` if it cannot be written, `BadParameter` if a certificate would be rounded away.
     """
     kind, name = recipe.component.split("/")
     half = _DTYPES.get(recipe.export.dtype)
+    if isinstance(network, Certified):
+        if half:
+            found = f"export.dtype is {recipe.export.dtype} for weights with a certificate"
+            raise BadParameter(found, "float32", "rounding them would break it")
+        facts = facts | {"certificate": network.certify(examples)}
     tensors = {n: t.to(half) if half and t.is_floating_point() else t for n, t in network.state_dict().items()}
     before = judge(recipe, network, judged)[0] if judged is not None else {}
     stored = recipe.network().to(next(network.parameters()).device)

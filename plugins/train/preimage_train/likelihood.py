@@ -41,7 +41,7 @@ class Likelihood(Objective):
         noise = torch.stack([key.child(label).uniform(images.shape[1:], like=images) for label in labels])
         return (((images * self.levels).floor().clamp(0, self.levels - 1) + noise) / self.levels,)
 
-    def loss(self, phase: str, network: nn.Module, *inputs: Tensor) -> Tensor:
+    def loss(self, phase: str, network: nn.Module, progress: float, *inputs: Tensor) -> Tensor:
         assert isinstance(network, HasDensity)
         return -network.log_density(inputs[0]).float().mean() / inputs[0][0].numel()
 

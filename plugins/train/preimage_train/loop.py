@@ -79,8 +79,8 @@ class _Losses(nn.Module):
         super().__init__()
         self.objective, self.network = objective, network
 
-    def forward(self, phase: str, *inputs: Tensor) -> Tensor:
-        return self.objective.loss(phase, self.network, *inputs)
+    def forward(self, phase: str, progress: float, *inputs: Tensor) -> Tensor:
+        return self.objective.loss(phase, self.network, progress, *inputs)
 
 
 class Training:
@@ -124,15 +124,27 @@ class Training:
             with torch.no_grad():
                 inputs = objective.prepare(trial, images.to(device), labels, key, self.forward_model)
                 for phase in objective.phases(trial):
-                    objective.loss(phase, trial, *inputs)
+                    objective.loss(phase, trial, 0.0, *inputs)
         except (RuntimeError, ValueError) as error:
             found = f"the network does not take these images of shape {tuple(images.shape[1:])}: {error}"
             remedy = "change image_channels of [model], or colour and size of [data]"
             raise Incompatible(found, "images that fit the network", remedy) from None
 
+    @torch.no_grad()
+    def examples(self, count: int = 16) -> Tensor:
+        """What the network is given in the first steps, for at least so many images: (B, C, H, W)."""
+        objective, key, found = self.recipe.objective, self.recipe.key.child("train"), list[Tensor]()
+        while sum(map(len, found)) < count:
+            images, labels = self.feed[len(found)]
+            found.append(
+                objective.prepare(self.network, images.to(self.fabric.device), labels, key, self.forward_model)[0]
+            )
+        return torch.cat(found)
+
     def tensors(self) -> dict[str, Tensor]:
         """The state of the run, by name."""
         whole = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        whole |= {f"buffer/{name}": tensor for name, tensor in _unexported(self.network).items()}
         if self.averaged is not None:
             whole |= {f"average/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
         for phase, optimiser in self.optimisers.items():
@@ -148,6 +160,8 @@ class Training:
         for text in wrong:
             self.listener.said(f"{text}; the one before is used")
         self.network.load_state_dict(_part(tensors, "network/"))
+        for name, tensor in _part(tensors, "buffer/").items():
+            self.network.get_buffer(name).copy_(tensor)
         if self.averaged is not None:
             self.averaged.load_state_dict(_part(tensors, "average/"))
         for phase, optimiser in self.optimisers.items():
@@ -223,7 +237,8 @@ class Training:
     def _step(self, images: Tensor, labels: list[str]) -> bool:
         """One step of every phase; False, with nothing changed that is not put back, if it was not finite."""
         p, optimiser = self.position, self.recipe.optimiser
-        factor = self.recipe.schedule.factor(self._progress()) * p.rate
+        progress = self._progress()
+        factor = self.recipe.schedule.factor(progress) * p.rate
         with torch.no_grad():
             inputs = self.recipe.objective.prepare(
                 self.network, images.to(self.fabric.device), labels, self.recipe.key.child("train"), self.forward_model
@@ -238,7 +253,7 @@ class Training:
             for other, part in phases.items():
                 part.requires_grad_(other == phase)
             step.zero_grad(set_to_none=True)
-            loss = self.losses(phase, *inputs)
+            loss = self.losses(phase, progress, *inputs)
             self.fabric.backward(loss)
             gradients = [w.grad for w in phases[phase].parameters() if w.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
@@ -360,6 +375,12 @@ def _optimiser(settings: Optimiser, part: nn.Module) -> Optimizer:
         return SGD(weights, lr=rate, momentum=settings.betas[0], weight_decay=decay)
     made = Adam if settings.name == "adam" else AdamW
     return made(weights, lr=rate, betas=settings.betas, weight_decay=decay)
+
+
+def _unexported(network: nn.Module) -> dict[str, Tensor]:
+    """Buffers that belong to training alone: not persistent, so that weights do not have them, but checkpoints do."""
+    exported = network.state_dict()
+    return {name: tensor for name, tensor in network.named_buffers() if name not in exported}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

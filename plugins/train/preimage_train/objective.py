@@ -42,8 +42,11 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def loss(self, phase: str, network: nn.Module, *inputs: Tensor) -> Tensor:
-        """The mean loss of the batch, a number. Runs in the precision of the recipe."""
+    def loss(self, phase: str, network: nn.Module, progress: float, *inputs: Tensor) -> Tensor:
+        """The mean loss of the batch, a number. Runs in the precision of the recipe.
+
+        `progress` is the fraction of the budget that is used up, in [0, 1], for losses that follow a schedule.
+        """
 
     @abstractmethod
     def scores(

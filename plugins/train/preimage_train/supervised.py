@@ -21,7 +21,7 @@ class _Compared(Objective):
     def __init__(self, *, distance: Distance = "squared"):
         self.distance: Distance = distance
 
-    def loss(self, phase: str, network: nn.Module, *inputs: Tensor) -> Tensor:
+    def loss(self, phase: str, network: nn.Module, progress: float, *inputs: Tensor) -> Tensor:
         given, wanted = inputs
         output = network(given).float()
         return F.mse_loss(output, wanted) if self.distance == "squared" else F.l1_loss(output, wanted)

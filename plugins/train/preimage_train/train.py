@@ -204,7 +204,7 @@ def _finish(recipe: Recipe, training: Training, outcome: Outcome, folder: Path, 
             "hardware": hardware(training.fabric), "skipped_images": list(training.images.skipped),
         }
     }  # fmt: skip
-    header = export(recipe, network, folder / WEIGHTS, training.images, training.judged, facts)
+    header = export(recipe, network, folder / WEIGHTS, training.images, training.judged, training.examples(), facts)
     report(folder / "report.json", header)
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in header["scores"].items())
     reporter.said(f"{p.step} steps in {seconds_text(p.seconds)}: {scores or 'no validation'}: {folder / WEIGHTS}")
