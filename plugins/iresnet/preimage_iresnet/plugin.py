@@ -11,6 +11,11 @@ def preimage_components() -> list[Component]:
             "iresnet",
             "preimage_iresnet.prior:InvertibleResNetPrior",
             "invertible residual network: an operator learned together with its stable inverse",
+            shape=(2, 9, 12),
+            examples=(
+                {"weights": "gaussian-blur-0.025", "tolerance": 1e-9},
+                {"weights": "perona-malik-0.025", "tolerance": 1e-9, "rule": "certified"},
+            ),
         ),
         Component(
             "solver",

@@ -92,7 +92,7 @@ def test_the_loss_is_what_the_docstring_says():
 def test_the_last_part_of_the_budget_has_its_own_terms():
     phi = InvertibleResNet(blocks=2, channels=4, hidden=6).double().eval()
     y, x, clean = torch.rand(3, 2, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    objective = InvertibleReconstruction(terms=(1, 0), final_terms=(30, 3), final=0.25)
+    objective = InvertibleReconstruction(stacked=0.0, terms=(1, 0), final_terms=(30, 3), final=0.25)
     early, late = (objective.loss("network", phi, progress, y, x, clean) for progress in (0.74, 0.75))
     exact = (phi.project(phi.invert(phi.residuals(), phi.lift(y), Terms(60, 0))) - x).square().mean()
     torch.testing.assert_close(late, exact)
