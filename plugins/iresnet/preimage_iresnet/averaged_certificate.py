@@ -1,17 +1,15 @@
 """The proof that an averaged network is one: the norms of its kernels."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from preimage.errors import BadFile, Incompatible
 from preimage.weights import Weights
 
 from .averaged_network import BOUND, AveragedNetwork, ShrinkageLayer
+from .certificate import digest
 from .norm_bounds import convolution_norm_bound, norm_is_at_most
 
 
@@ -56,13 +54,3 @@ def verify(weights: Weights, network: AveragedNetwork) -> None:
         if not norm_is_at_most(layer.kernel, BOUND):
             found = f"{name}: the norm of layer {index} cannot be proved to be at most sqrt(2)"
             raise Incompatible(found, "nonexpansive layers", again)
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and values."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        tensor = tensor.detach().cpu().contiguous()
-        found.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from preimage.errors import BadParameter
 from preimage.trained import Certified
 
-from .norms import GRID, grid_norm, seed_vector, warm_norm
+from .norms import FollowedNorm, grid_norm
 
 Preset = Literal["tiny", "small"]
 
@@ -29,7 +29,6 @@ GREY = 0.5
 """The middle of the range of pixel values, from which images are measured."""
 
 _REACH = 1.5
-_RESEED = 100
 
 
 class ShrinkageLayer(nn.Module):
@@ -43,7 +42,7 @@ class ShrinkageLayer(nn.Module):
 
     - `kernel`: (H, M, k, k). `gain`: what makes ||W||^2 = 2 sigmoid(gain), until the layer is certified.
     - `threshold`, `power`: (H,), of exp(threshold) (sigma / 0.1)^(1 + power).
-    - `vector`, `age`: follow ||W|| through training (`norms.warm_norm`); of a checkpoint, not of exported weights.
+    - `norm`: follows that of the kernel through training.
     """
 
     def __init__(self, channels: int, hidden: int, size: int):
@@ -52,25 +51,15 @@ class ShrinkageLayer(nn.Module):
         self.gain = nn.Parameter(torch.tensor(2.0))
         self.threshold = nn.Parameter(torch.full((hidden,), math.log(0.03)))
         self.power = nn.Parameter(torch.zeros(hidden))
-        self.vector: Tensor
-        self.age: Tensor
-        self.register_buffer("vector", torch.zeros(1, channels, GRID, GRID), persistent=False)
-        self.register_buffer("age", torch.zeros((), dtype=torch.long), persistent=False)
+        self.norm = FollowedNorm(channels)
 
     def divided(self, norm: Tensor) -> Tensor:
         """W with the norm that the gain asks for, given that of the kernel."""
         return self.kernel * ((2 * torch.sigmoid(self.gain)).sqrt() / norm)
 
     def followed(self) -> Tensor:
-        """W by the norm followed from step to step, differentiable; advances the vector."""
-        with torch.no_grad():
-            if int(self.age) % _RESEED == 0:
-                self.vector.copy_(seed_vector(self.kernel))
-            self.age += 1
-        norm, following = warm_norm(self.kernel, self.vector.clone())
-        with torch.no_grad():
-            self.vector.copy_(following)
-        return self.divided(norm)
+        """W by the norm followed from step to step, differentiable; advances it."""
+        return self.divided(self.norm(self.kernel))
 
     def forward(self, u: Tensor, kernel: Tensor, level: Tensor) -> Tensor:
         """- `kernel`: W. `level`: log(sigma / 0.1), (B,)."""

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from preimage.errors import BadParameter
 from preimage.trained import Certified
 
-from .norms import GRID, grid_norm, seed_vector, warm_norm
+from .norms import FollowedNorm, grid_norm
 from .residual import KERNEL, Residual
 from .terms import Terms, invert_block
 
 Preset = Literal["big", "small", "tiny"]
 
 _PRESETS: dict[Preset, tuple[int, int, int]] = {"big": (20, 64, 128), "small": (12, 32, 64), "tiny": (12, 16, 32)}
-_RESEED = 100
 _REFIT = 100
 
 
@@ -26,9 +25,7 @@ class ResidualBlock(nn.Module):
     """The trainable tensors of one residual, of any size; what is applied are these divided by their norms.
 
     `start` and `start_bias` are a convolution that guesses x - z for the x with x - f(x) = z: where the inverse starts,
-    in half precision, since any start will do.
-    `vector` and `age` follow the norm of the 5 x 5 convolution through training (`norms.warm_norm`): they are part of a
-    checkpoint, but not of exported weights.
+    in half precision, since any start will do. `norm` follows that of the 5 x 5 convolution through training.
     """
 
     def __init__(self, channels: int, hidden: int):
@@ -37,14 +34,11 @@ class ResidualBlock(nn.Module):
         self.wide, self.wide_bias = wide.weight, cast(nn.Parameter, wide.bias)
         self.narrow, self.narrow_bias = narrow.weight, cast(nn.Parameter, narrow.bias)
         self.threshold = nn.Parameter(torch.tensor(0.05))
+        self.norm = FollowedNorm(channels)
         self.start: Tensor
         self.start_bias: Tensor
-        self.vector: Tensor
-        self.age: Tensor
         self.register_buffer("start", torch.zeros(channels, channels, 3, 3, dtype=torch.float16))
         self.register_buffer("start_bias", torch.zeros(channels, dtype=torch.float16))
-        self.register_buffer("vector", torch.zeros(1, channels, GRID, GRID), persistent=False)
-        self.register_buffer("age", torch.zeros((), dtype=torch.long), persistent=False)
 
     def plain(self) -> Residual:
         """The tensors as they are."""
@@ -62,15 +56,8 @@ class ResidualBlock(nn.Module):
             return z + F.conv2d(z, self.start.to(z), self.start_bias.to(z), padding=1)
 
     def followed(self, lipschitz: float) -> Residual:
-        """The residual with the norms followed from step to step, differentiable; advances the warm vector."""
-        with torch.no_grad():
-            if int(self.age) % _RESEED == 0:
-                self.vector.copy_(seed_vector(self.wide))
-            self.age += 1
-        norm, following = warm_norm(self.wide, self.vector.clone())
-        with torch.no_grad():
-            self.vector.copy_(following)
-        return self.divided(norm, lipschitz)
+        """The residual with the norms followed from step to step, differentiable; advances them."""
+        return self.divided(self.norm(self.wide), lipschitz)
 
 
 class InvertibleResNet(Certified):
@@ -139,7 +126,7 @@ class InvertibleResNet(Certified):
         from .linear_start import fit
 
         block: Any = self.blocks[0]
-        if self.training and int(block.age) % _REFIT == 0:
+        if self.training and int(block.norm.age) % _REFIT == 0:
             with torch.autocast(examples.device.type, enabled=False):
                 fit(self, examples)
 
@@ -160,10 +147,6 @@ class InvertibleResNet(Certified):
     def forward(self, images: Tensor) -> Tensor:
         """The approximation of the operator: the mean of phi over the copies of each image."""
         return self.project(apply(self.residuals(), self.lift(images)))
-
-    def reconstruct(self, measurements: Tensor, terms: Terms = Terms(6, 6)) -> Tensor:
-        """The mean of phi^-1 over the copies of each measurement, inverses up to `terms`, in the dtype of the input."""
-        return self.project(self.invert(self.residuals(), self.lift(measurements), terms))
 
     def invert(
         self, residuals: Sequence[Residual], z: Tensor, terms: Terms, dtype: torch.dtype | None = None

@@ -2,10 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 GRID = 32
 """Side in pixels of the torus on which norms are estimated."""
+
+_RESEED = 100
 
 
 def symbol(kernel: Tensor, size: int) -> Tensor:
@@ -60,3 +62,28 @@ def warm_norm(kernel: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         back = torus_adjoint(kernel, image)
         following = back / back.norm().clamp_min(1e-30)
     return image.norm(), following
+
+
+class FollowedNorm(nn.Module):
+    """The norm of a kernel (H, M, k, k), followed from step to step: one power iteration each, seeded anew every 100.
+
+    `vector` and `age` (the number of steps) are part of a checkpoint, but not of exported weights.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.vector: Tensor
+        self.age: Tensor
+        self.register_buffer("vector", torch.zeros(1, channels, GRID, GRID), persistent=False)
+        self.register_buffer("age", torch.zeros((), dtype=torch.long), persistent=False)
+
+    def forward(self, kernel: Tensor) -> Tensor:
+        """The norm, differentiable in the kernel; advances the vector."""
+        with torch.no_grad():
+            if int(self.age) % _RESEED == 0:
+                self.vector.copy_(seed_vector(kernel))
+            self.age += 1
+        norm, following = warm_norm(kernel, self.vector.clone())
+        with torch.no_grad():
+            self.vector.copy_(following)
+        return norm

@@ -178,7 +178,7 @@ def test_the_certificate_is_proved_again_at_load(tmp_path):
     louder = tensors | {"layers.0.kernel": 1.02 * tensors["layers.0.kernel"]}
     with pytest.raises(BadFile, match="not those that were certified"):
         AveragedNetworkDenoiser((1, 16, 16), weights=saved("louder", tensors=louder))
-    from preimage_iresnet.averaged_certificate import digest
+    from preimage_iresnet.certificate import digest
 
     lying = dict(weights.facts) | {"certificate": {**weights.facts["certificate"], "digest": digest(louder)}}
     with pytest.raises(Incompatible, match="norm of layer 0"):

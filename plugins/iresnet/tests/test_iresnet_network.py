@@ -166,7 +166,7 @@ def test_a_mode_that_overtakes_is_found():
         with torch.no_grad():
             block.wide.copy_(low + min(1.5, 0.02 * step) * checkers / 25)
             block.followed(0.5)
-            found.append(float(warm_norm(block.wide, block.vector)[0] / grid_norm(block.wide)))
+            found.append(float(warm_norm(block.wide, block.norm.vector)[0] / grid_norm(block.wide)))
     assert min(found[:100]) < 0.8
     assert min(found[100:]) > 0.99
 
