@@ -115,11 +115,15 @@ def find(given: str) -> Path:
     path = Path(given)
     if path.is_file() or path.suffix == ".toml" or len(path.parts) > 1:
         return path
-    known = {p.stem: p for p in sorted(SHIPPED.glob("*.toml"))}
+    known = _shipped()
     if given in known:
         return known[given]
     error = unknown(given, known, "there is no recipe")
     raise BadFile(error.found, f"a TOML file, or one of {error.expected}", error.remedy)
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
 def read(path: Path, overrides: Tables | None = None) -> Recipe:
@@ -159,6 +163,8 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
         try:
             find_weights(component, start)
         except PreimageError as error:
+            if (first := Path(start).parent.name) in _shipped():
+                error.remedy = f"it is what another recipe trains: preimage train {first}"
             found.append(error.within(f"{where}: start"))
     raise_all(f"recipe {where}", found)
     return Recipe(
