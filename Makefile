@@ -8,7 +8,7 @@ PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: demo test lint format bench docs methods networks train-smoke registry clean
+.PHONY: demo test lint format bench docs methods networks glow train-smoke registry clean
 
 demo: .venv/installed
 	$(BIN)/preimage demo --out demo
@@ -46,6 +46,17 @@ methods: .venv/installed
 networks: .venv/installed
 	$(BIN)/preimage compare benchmarks/suites/networks.toml --out results/networks --jobs 2
 	$(BIN)/python tools/write_networks.py results/networks
+
+# The studies of invertible generative priors; needs PREIMAGE_DATA with the faces, and hours. The linear baseline is
+# fitted here, to the training faces: its principal components are too large to ship.
+GLOW := $(filter-out benchmarks/suites/glow-tune-%,$(wildcard benchmarks/suites/glow-*.toml))
+glow: .venv/installed results/glow/gaussian-faces.safetensors
+	$(foreach s,$(GLOW),$(BIN)/preimage compare $(s) --out results/glow/$(basename $(notdir $(s))) --jobs 2;)
+	$(BIN)/python tools/write_glow.py results/glow
+
+results/glow/gaussian-faces.safetensors:
+	$(BIN)/preimage fit gaussian-spectrum faces/celeba_train --out $@ --mean image --components 600 --flip \
+	  --note "CelebA, training images; for non-commercial research"
 
 # Every objective and network trained for seconds: part of `make test` too.
 train-smoke: .venv/installed

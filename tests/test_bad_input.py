@@ -169,17 +169,21 @@ def expect(outcome: subprocess.CompletedProcess[str], parts: list[str]) -> None:
         assert part in flat, (part, text)
 
 
+def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process, for speed; `PROCESSES` of the cases start one."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), contextlib.chdir(folder):
+        code = run(list(arguments))
+    return subprocess.CompletedProcess([], code, stdout.getvalue(), stderr.getvalue())
+
+
 @pytest.mark.parametrize("case", PIPELINES)
 def test_bad_pipelines(case, folder, tmp_path):
-    """In this process, for speed; `test_through_the_command_line` runs the command itself."""
     text, parts = PIPELINES[case]
     path = folder / f"{re.sub('[^a-z]+', '-', case.lower())}.toml"
     path.write_text(text)
-    stdout, stderr = io.StringIO(), io.StringIO()
     out = tmp_path / "out"
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), contextlib.chdir(folder):
-        code = run(["run", path.name, "--out", str(out)])
-    expect(subprocess.CompletedProcess([], code, stdout.getvalue(), stderr.getvalue()), parts)
+    expect(called(folder, "run", path.name, "--out", str(out)), parts)
     assert not out.exists()
 
 
@@ -218,11 +222,15 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+PROCESSES = ("pipeline file missing", "unknown option", "input is no image", "measurement with NaN")
+
+
 @pytest.mark.parametrize("case", COMMANDS)
-def test_through_the_command_line(case, folder):
+def test_bad_commands(case, folder, monkeypatch):
     arguments, parts = COMMANDS[case]
+    monkeypatch.delenv("PREIMAGE_DATA", raising=False)
     before = sorted(path for path in folder.rglob("*") if path.suffix != ".toml")
-    expect(preimage(folder, *arguments), parts)
+    expect((preimage if case in PROCESSES else called)(folder, *arguments), parts)
     assert sorted(path for path in folder.rglob("*") if path.suffix != ".toml") == before
 
 

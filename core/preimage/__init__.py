@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from ._observers import Trace as Trace
     from ._operator import ForwardOperator as ForwardOperator, Identity as Identity, LinearOperator as LinearOperator
-    from ._pipeline import ForwardModel as ForwardModel, Pipeline as Pipeline
+    from ._pipeline import ForwardModel as ForwardModel, Pipeline as Pipeline, Start as Start
     from ._prior import (
         AveragedDenoiser as AveragedDenoiser,
         Constraint as Constraint,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Energy as Energy,
         Generative as Generative,
         InvertibleMap as InvertibleMap,
+        NormalizingFlow as NormalizingFlow,
         Prior as Prior,
         Proximable as Proximable,
         Quadratic as Quadratic,
@@ -74,7 +75,7 @@ _WHERE = {
     "_norm": ["Norm", "NormKind", "operator_norm", "power_iteration"],
     "_observers": ["Trace"],
     "_operator": ["ForwardOperator", "Identity", "LinearOperator"],
-    "_pipeline": ["ForwardModel", "Pipeline"],
+    "_pipeline": ["ForwardModel", "Pipeline", "Start"],
     "_prior": [
         "AveragedDenoiser",
         "Constraint",
@@ -83,6 +84,7 @@ _WHERE = {
         "Energy",
         "Generative",
         "InvertibleMap",
+        "NormalizingFlow",
         "Prior",
         "Proximable",
         "Quadratic",

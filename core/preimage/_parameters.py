@@ -57,16 +57,18 @@ def parameters(cls: type) -> list[Parameter]:
     ]
 
 
-def weights_parameters(cls: type) -> list[str]:
-    """The constructor parameters that name weights: those annotated as `preimage.weights.WeightsName`."""
+def weights_parameters(cls: type) -> dict[str, str]:
+    """The constructor parameters that name weights: those annotated as `preimage.weights.WeightsName`, or several such.
+
+    With the component whose weights they are, if its annotation says one ("prior/glow"); "" is the component itself.
+    """
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
-    return [
-        name for name, hint in hints.items() if any(_names_weights(part) for part in (hint, *typing.get_args(hint)))
-    ]
-
-
-def _names_weights(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Annotated and WeightsFile in hint.__metadata__
+    return {
+        name: "".join(note for note in part.__metadata__ if isinstance(note, str))
+        for name, hint in hints.items()
+        for part in (hint, *typing.get_args(hint))
+        if typing.get_origin(part) is typing.Annotated and WeightsFile in part.__metadata__
+    }
 
 
 def problems(cls: type, values: Mapping[str, Any], what: str) -> list[PreimageError]:

@@ -17,9 +17,9 @@ from ._operator import ForwardOperator
 from ._prior import Prior
 from ._problem import Problem
 from ._provenance import versions
-from ._solver import Reconstruction, Solver, misfits, solve
+from ._solver import Reconstruction, Solver, Status, misfits, solve
 from ._tensors import Shape
-from .errors import BadParameter, raise_all
+from .errors import BadParameter, Diverged, Incompatible, PreimageError, raise_all
 from .weights import digests
 
 
@@ -69,26 +69,47 @@ class ForwardModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """A solver, and a prior if it takes one, whose estimate is where a pipeline's own solver starts.
+
+    - `weight`: of the prior, as in `Pipeline`.
+    """
+
+    solver: Solver[Any]
+    prior: Prior | None = None
+    weight: float | Literal["auto"] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pipeline(ForwardModel):
     """An operator, a noise model, a prior and a solver that fit together, and the images they are meant for.
 
     - `operator`, `noise`, `key`, `config`: as in `ForwardModel`.
     - `weight`: multiplies the prior; "auto" chooses it for each image by the discrepancy principle, at the cost of
       about ten runs, and gives it back in `Reconstruction.details["weight"]`.
+    - `start`: run first, on the same measurements; its estimate is `Problem.x0`.
     - `data`: images, if the pipeline names some.
 
-    Raises `Incompatible` if the solver does not accept the other parts.
+    Raises `Incompatible` if the solver, or that of the start, does not accept the other parts.
     """
 
     solver: Solver[Any]
     prior: Prior | None = None
     weight: float | Literal["auto"] = 1.0
+    start: Start | None = None
     data: Dataset | None = None
     observers: tuple[object, ...] = ()
 
     def __post_init__(self):
         example = self.operator_for(["example"]) if self.per_image else self.operator
-        raise_all("the pipeline does not fit together", misfits(self.solver, example, self.noise, self.prior))
+        found: list[PreimageError] = [*misfits(self.solver, example, self.noise, self.prior)]
+        if self.start is not None:
+            wrong = misfits(self.start.solver, example, self.noise, self.start.prior)
+            found += [error.within("start") for error in wrong]
+            if not self.solver.uses_start():
+                text = f"there is a [start], from which {type(self.solver).__name__}, as it is here, does not begin"
+                found.append(Incompatible(text, "a solver that begins at Problem.x0", "remove [start]"))
+        raise_all("the pipeline does not fit together", found)
 
     @classmethod
     def from_file(
@@ -132,24 +153,58 @@ class Pipeline(ForwardModel):
         observers: Iterable[object] = (),
         throw: bool = True,
     ) -> Reconstruction:
-        """Estimates from measurements (B, *out_shape); see `solve`. The provenance says how to repeat it."""
+        """Estimates from measurements (B, *out_shape); see `solve`. The provenance says how to repeat it.
+
+        A start counts in the seconds; its estimate and details are in `details` ("start", "start.weight"), its status,
+        reasons, steps and seconds in `provenance["start"]`. Where it diverged, the reasons say so. Observers see the
+        pipeline's own solver. Raises `BadParameter` for an x0 where there is a start.
+        """
         labels = _labels(labels, y)
+        if x0 is not None and self.start is not None:
+            raise BadParameter("x0 is given to a pipeline that has a start", "one of them", "leave one of them out")
+        problem, first = self.problem(y, labels, x0), None
+        if self.start is not None:
+            keys = [self.key.child("start").child("solver", label) for label in labels]
+            try:
+                first = _run(problem, self.start, keys, (), throw)
+            except Diverged as error:
+                raise error.within("start") from None
+            problem = replace(problem, x0=first.x)
         keys = [self.key.child("solver", label) for label in labels]
-        whole = (*self.observers, *observers)
-        problem, extra, started = self.problem(y, labels, x0), dict[str, Tensor](), time.perf_counter()
-        if self.weight == "auto":
-            extra = {"weight": weight_by_discrepancy(problem, self.solver, keys)}
-            problem = replace(problem, weight=extra["weight"])
-        searched = time.perf_counter() - started
-        result = solve(problem, self.solver, key=keys, observers=whole, throw=throw)
+        result = _run(problem, self, keys, (*self.observers, *observers), throw)
         provenance: dict[str, Any] = {
             "pipeline": dict(self.config),
             "labels": list(labels),
             "versions": versions(self.config),
             "weights": digests(self.config),
         }
-        details = {**result.details, **extra}
-        return replace(result, seconds=result.seconds + searched, details=details, provenance=provenance)
+        result = replace(result, provenance=provenance)
+        return result if first is None else _after(first, result)
+
+
+def _run(
+    problem: Problem, method: Pipeline | Start, keys: Sequence[Key], observers: Iterable[object], throw: bool
+) -> Reconstruction:
+    """Solve with the prior, weight and solver of a method; the search for a weight counts in the seconds."""
+    problem, started = replace(problem, prior=method.prior, weight=1.0), time.perf_counter()
+    weight = weight_by_discrepancy(problem, method.solver, keys) if method.weight == "auto" else method.weight
+    searched = time.perf_counter() - started
+    result = solve(replace(problem, weight=weight), method.solver, key=keys, observers=observers, throw=throw)
+    details = {**result.details, "weight": weight} if isinstance(weight, Tensor) else result.details
+    return replace(result, seconds=result.seconds + searched, details=details)
+
+
+def _after(first: Reconstruction, result: Reconstruction) -> Reconstruction:
+    """The result, with what its start cost, gave and said."""
+    reasons = tuple(
+        f"{reason}; its start diverged: {why}" if status is Status.DIVERGED else reason
+        for reason, why, status in zip(result.reasons, first.reasons, first.status, strict=True)
+    )
+    told = {name: list(getattr(first, name)) for name in ("reasons", "steps")}
+    start = {"status": [status.name.lower() for status in first.status], **told, "seconds": first.seconds}
+    details = {**result.details, "start": first.x, **{f"start.{name}": value for name, value in first.details.items()}}
+    provenance, seconds = {**result.provenance, "start": start}, result.seconds + first.seconds
+    return replace(result, reasons=reasons, seconds=seconds, details=details, provenance=provenance)
 
 
 def _labels(labels: Sequence[str] | None, batch: Tensor) -> Sequence[str]:

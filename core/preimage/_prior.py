@@ -4,6 +4,7 @@ A prior inherits from every capability it has; a solver names the one it needs, 
 refused before anything runs. R is the regulariser, `step` a positive number or one per image (B,).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -190,3 +191,39 @@ class InvertibleMap(Prior):
     @abstractmethod
     def encode(self, u: Tensor) -> Tensor:
         """The code z with decode(z) = u: (B, ...) -> (B, *latent_shape)."""
+
+
+class NormalizingFlow(Generative, InvertibleMap, Energy):
+    """A bijection G between latents and images of one number of values n, z ~ N(0, I) being the code of an image.
+
+    By the change of variables the density of x = G(z) is log p(x) = log N(z; 0, I) - log |det G'(z)|; the energy is
+    -log p(x), in nats.
+    """
+
+    @abstractmethod
+    def decode_with_log_determinant(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """G(z), and log |det G'(z)| per image, (B,)."""
+
+    @abstractmethod
+    def encode_with_log_determinant(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """z with G(z) = u, and log |det (G^-1)'(u)| per image, (B,)."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decode_with_log_determinant(z)[0]
+
+    def encode(self, u: Tensor) -> Tensor:
+        return self.encode_with_log_determinant(u)[0]
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x) in nats, (B,)."""
+        z, log_determinant = self.encode_with_log_determinant(x)
+        return standard_normal_log_density(z) + log_determinant
+
+    def energy(self, x: Tensor) -> Tensor:
+        """-log p(x)."""
+        return -self.log_density(x)
+
+
+def standard_normal_log_density(z: Tensor) -> Tensor:
+    """log N(z; 0, I) = -1/2 ||z||^2 - n/2 log 2 pi per row, (B, ...) -> (B,)."""
+    return -0.5 * (dot(z, z) + math.log(2 * math.pi) * z[0].numel())

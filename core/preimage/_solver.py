@@ -80,6 +80,11 @@ class Solver(ABC, Generic[S]):
         """
         return "its own criterion was met"
 
+    def verdict(self, problem: Problem, state: S) -> "Status | Sequence[Status]":
+        """With which status the images that are done end, one for all or one for each; a solver that counts something
+        else than steps, or that can give an image up with an estimate, says so here."""
+        return Status.CONVERGED
+
     def diverged(self, problem: Problem, state: S) -> Tensor:
         """Which images go wrong, though their estimates are still finite: bool, (B,).
 
@@ -94,6 +99,10 @@ class Solver(ABC, Generic[S]):
     def details(self, problem: Problem, state: S) -> Mapping[str, Tensor]:
         """Further results by name, batch first (a posterior variance, say); asked for once, when an image ends."""
         return {}
+
+    def uses_start(self) -> bool:
+        """Whether it begins at `Problem.x0` where that is given: a pipeline's [start] would else be for nothing."""
+        return True
 
     def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
         """What is wrong with parts that are of the right types, for this solver; asked when a pipeline is assembled."""
@@ -150,7 +159,8 @@ class Status(Enum):
 class Reconstruction:
     """What a run gives back; each tuple has one entry per image.
 
-    - `x`: the estimates, (B, *in_shape); of an image that diverged, the last finite one (zeros if there was none).
+    - `x`: the estimates, (B, *in_shape); of an image that diverged, the last finite one (zeros if there was none), or
+      the best, where the solver keeps it (`Solver.verdict`).
     - `status`, `reasons`: why each image stopped, the latter as a sentence. `steps`: how many it took.
     - `seconds`: time in the solver alone, device-synchronised, observers outside.
     - `objective`, `certificate`: (B,) at the end, where the solver gives one. `details`: its other results by name,
@@ -217,7 +227,8 @@ class Run:
             finite = torch.isfinite(estimate).flatten(1).all(1)
         sound = finite & ~wrong
         if bool((sound & done).any()):
-            self._finish(sound & done, Status.CONVERGED, estimate, self.solver.criterion(self.problem, self.state))
+            verdict = self.solver.verdict(self.problem, self.state)
+            self._finish(sound & done, verdict, estimate, self.solver.criterion(self.problem, self.state))
         if not bool(sound.all()):
             last = torch.zeros_like(estimate) if previous is None else self.solver.estimate(self.problem, previous)
             advice = f"; {self.solver.remedy()}"
@@ -248,15 +259,18 @@ class Run:
             self.x, status, reasons, tuple(self.steps), self.seconds, objective, certificate, self._details
         )
 
-    def _finish(self, which: Tensor, status: Status, estimate: Tensor, reason: str | Sequence[str]) -> None:
+    def _finish(
+        self, which: Tensor, status: Status | Sequence[Status], estimate: Tensor, reason: str | Sequence[str]
+    ) -> None:
         if not bool(which.any()):
             return
         positions = self.active[which.cpu()]
         self.x[positions] = estimate[which].to(self.x)
         reasons = [reason] * len(self.active) if isinstance(reason, str) else reason
+        statuses = [status] * len(self.active) if isinstance(status, Status) else status
         rows = cast("list[int]", which.nonzero()[:, 0].tolist())
         for row, position in zip(rows, cast("list[int]", positions.tolist()), strict=True):
-            self.status[position], self.steps[position], self.reasons[position] = status, self.step, reasons[row]
+            self.status[position], self.steps[position], self.reasons[position] = statuses[row], self.step, reasons[row]
         for name, of in (("objective", self.solver.objective), ("certificate", self.solver.certificate)):
             if (value := self._value(name, of)) is not None:
                 self._values[name] = value

@@ -19,6 +19,7 @@ from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
 from ._parameters import construct, parameters, problems, unknown, weights_parameters
+from ._pipeline import Start
 from ._prior import Prior
 from ._prior_sum import sum_class, sum_of_priors
 from ._provenance import versions
@@ -32,7 +33,8 @@ __all__ = ["assemble", "construct", "forward_model", "read_toml", "versions", "w
 
 Tables = Mapping[str, Any]
 
-_TOP_LEVEL = ("preset", "seed", "device", "dtype", "shape", "data", "operator", "noise", "prior", "solver", "observer")
+_METHOD = ("preset", "prior", "solver")
+_TOP_LEVEL = (*_METHOD, "start", "seed", "device", "dtype", "shape", "data", "operator", "noise", "observer")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SIZES = "a list of positive sizes: channels, height, width"
 
@@ -83,11 +85,15 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     ]
     # Given images replace [data], which then has no part in the result and is not recorded.
     parts = _Parts(tables, where, found, wants_data=data is None)
+    first = _start(tables, parts)
+    methods = [parts] if first is None else [parts, first]
     settings = _settings(tables, where, found)
     raise_all(where, found)
-    _check_fit(parts, where, found)
+    for method in methods:
+        _check_fit(method, where, found)
     raise_all(where, found)
-    parts.choose_weights()
+    for method in methods:
+        method.choose_weights()
     raise_all(where, found)
 
     key = Key(settings["seed"])
@@ -105,21 +111,21 @@ def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]
     shape = cast(Shape, shape)
     device, dtype = settings["device"], _DTYPES[settings["dtype"]]
     operator = _operator(_OperatorOfImage(parts, shape, key, device, dtype))
-    prior = _prior(parts, shape, key)
     noise = parts.make("noise", parts.noise[0], key=key.child("noise"))
-    solver = parts.make("solver", parts.solver[0])
+    own = _method(parts, shape, key, device, dtype)
+    start = None if first is None else _method(first, shape, key.child("start"), device, dtype)
     observers = tuple(parts.make("observer", table) for table in parts.observer)
     raise_all(where, found)
+    given = {} if first is None else {"start": {k: v for k, v in first.resolved().items() if k in _METHOD}}
     return {
         "operator": operator,
         "noise": noise.to(device, dtype),
-        "prior": None if prior is None else prior.to(device, dtype),
-        "weight": parts.weight,
-        "solver": solver,
+        **own,
+        "start": None if start is None else Start(**start),
         "data": data,
         "key": key,
         "observers": observers,
-        "config": parts.resolved() | settings | _preset(tables) | {"shape": list(shape)},
+        "config": parts.resolved() | given | settings | _preset(tables) | {"shape": list(shape)},
     }
 
 
@@ -144,6 +150,37 @@ def _preset(tables: Tables) -> dict[str, Any]:
     return {"preset": tables["preset"]} if "preset" in tables else {}
 
 
+def _start(tables: Tables, parts: "_Parts") -> "_Parts | None":
+    """Prior and solver of [start], with the operator and noise of all; None if there is none, or it is malformed."""
+    if "start" not in tables:
+        return None
+    given, found = tables["start"], parts.found
+    if not isinstance(given, Mapping):
+        expected = "a table with a solver, and a prior if it takes one"
+        remedy = 'write [start.solver] on a line of its own, and below it name = "..."'
+        found.append(BadParameter(f"{parts.where}: start is {given!r:.60}", expected, remedy))
+        return None
+    shared = {key: tables[key] for key in ("operator", "noise") if key in tables}
+    own = cast(Tables, given)
+    strange = [key for key in own if key not in _METHOD]
+    found += [unknown(key, _METHOD, f"{parts.where}: [start] does not take") for key in strange]
+    try:
+        filled = applied({**shared, **own}, f"{parts.where}: start")
+    except PreimageError as error:
+        found.append(error)
+        return None
+    if "start" in filled and not strange:  # in its preset
+        found.append(unknown("start", _METHOD, f"{parts.where}: [start] does not take"))
+    return _Parts({key: filled[key] for key in filled if key in _METHOD}, parts.where, found, starts=parts)
+
+
+def _method(parts: "_Parts", shape: Shape, key: Key, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Solver, prior and weight, made."""
+    prior = _prior(parts, shape, key)
+    solver = parts.make("solver", parts.solver[0])
+    return {"solver": solver, "prior": None if prior is None else prior.to(device, dtype), "weight": parts.weight}
+
+
 def _prior(parts: "_Parts", shape: Shape, key: Key) -> Prior | None:
     """The prior, or the weighted sum of several; None if there is none, or it cannot be made."""
     made = [
@@ -160,17 +197,31 @@ def _prior(parts: "_Parts", shape: Shape, key: Key) -> Prior | None:
 
 
 class _Parts:
-    """The tables of each kind as lists, checked one by one; problems go to `found`."""
+    """The tables of each kind as lists, checked one by one; problems go to `found`.
+
+    `starts`: of the pipeline whose [start] these are; operator and noise are its.
+    """
 
     def __init__(
-        self, tables: Tables, where: str, found: list[PreimageError], *, wants_data: bool, solves: bool = True
+        self,
+        tables: Tables,
+        where: str,
+        found: list[PreimageError],
+        *,
+        wants_data: bool = False,
+        solves: bool = True,
+        starts: "_Parts | None" = None,
     ):
         self.where, self.found = where, found
+        self.within, self.place = ("", where) if starts is None else ("start.", f"{where}: start")
         self.weights: list[float] = []
         self.automatic = False
         self.data = self._tables(tables, "data", "dataset", required=False, many=False) if wants_data else []
-        self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
-        self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
+        if starts is None:
+            self.operator = self._tables(tables, "operator", "operator", required=True, many=True)
+            self.noise = self._tables(tables, "noise", "noise", required=True, many=False)
+        else:
+            self.operator, self.noise = starts.operator, starts.noise
         self.prior = self._tables(tables, "prior", "prior", required=False, many=True)
         self.solver = self._tables(tables, "solver", "solver", required=solves, many=False)
         self.observer = self._tables(tables, "observer", "observer", required=False, many=True)
@@ -178,12 +229,11 @@ class _Parts:
     def _tables(self, tables: Tables, key: str, kind: str, *, required: bool, many: bool) -> list[dict[str, Any]]:
         if key not in tables:
             if required:
-                example = f'add [{key}] with name = "{next(iter(names(kind)), "...")}"'
-                self.found.append(
-                    BadParameter(f"{self.where}: there is no [{key}]", f"a table that names the {kind}", example)
-                )
+                example = f'add [{self.within}{key}] with name = "{next(iter(names(kind)), "...")}"'
+                missing = f"{self.where}: there is no [{self.within}{key}]"
+                self.found.append(BadParameter(missing, f"a table that names the {kind}", example))
             return []
-        given = tables[key]
+        given, key = tables[key], self.within + key
         listed = cast("list[Any]", given if isinstance(given, list) else [given])
         if (len(listed) > 1 and not many) or not listed or not all(isinstance(table, dict) for table in listed):
             expected = f"a table [{key}]" + (f", or several [[{key}]]" if many else "")
@@ -205,9 +255,9 @@ class _Parts:
         if kind == "prior":
             self._weigh(table.pop("weight", 1.0))
         try:
-            self.found += problems(load(kind, name), table, f"{self.where}: {kind} {name!r}")
+            self.found += problems(load(kind, name), table, f"{self.where}: {self.within}{kind} {name!r}")
         except PreimageError as error:
-            self.found.append(error.within(self.where))
+            self.found.append(error.within(self.place))
         return len(self.found) == before
 
     def _weigh(self, weight: object) -> None:
@@ -216,9 +266,8 @@ class _Parts:
             self.automatic, weight = True, 1.0
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             expected = 'a finite number >= 0, or "auto" for one of the priors'
-            self.found.append(
-                BadParameter(f"{self.where}: [prior] weight is {weight!r}", expected, "write weight = 0.01, say")
-            )
+            found = f"{self.where}: [{self.within}prior] weight is {weight!r}"
+            self.found.append(BadParameter(found, expected, "write weight = 0.01, say"))
             weight = 1.0
         self.weights.append(float(weight))
 
@@ -232,7 +281,7 @@ class _Parts:
                     if with_defaults(kind, table)[parameter] != "auto":
                         continue
                     try:
-                        table[parameter] = choose(kind, table["name"], self.operator, self.noise[0], self.where)
+                        table[parameter] = choose(kind, table["name"], self.operator, self.noise[0], self.place)
                     except PreimageError as error:
                         self.found.append(error)
 
@@ -243,7 +292,7 @@ class _Parts:
 
     def make(self, kind: str, table: dict[str, Any], **context: Any) -> Any:
         """An instance, or None with the reason in `found`."""
-        what = f"{self.where}: {kind} {table['name']!r}"
+        what = f"{self.where}: {self.within}{kind} {table['name']!r}"
         values = {
             name: value for name, value in table.items() if name != "name" and (kind, name) != ("prior", "weight")
         }
@@ -342,7 +391,7 @@ def _operator(draw: _OperatorOfImage) -> ForwardOperator | _OperatorOfImage | No
 def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
     """Compare what the solver needs with what the named classes are; report every misfit, and what would fit."""
     solver = cast("type[Solver[Any]]", load("solver", parts.solver[0]["name"]))
-    named = f"solver {parts.solver[0]['name']!r}"
+    named = f"{parts.within}solver {parts.solver[0]['name']!r}"
     chosen: list[tuple[str, dict[str, Any] | None, type]] = []
     chosen += [("operator", table, solver.operator_type) for table in parts.operator]
     chosen += [("noise", table, solver.noise_type) for table in parts.noise]
@@ -352,8 +401,9 @@ def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
         chosen += [("prior", table, solver.prior_type) for table in parts.prior or absent if not several]
     elif parts.prior:
         fits = ", ".join(solvers_for("prior", [load("prior", parts.prior[0]["name"])])) or "none installed"
-        remedy = f"remove [prior], or choose a solver that uses it: {fits}"
-        found.append(Incompatible(f"{where}: [prior] would have no effect", f"no [prior]: {named} takes none", remedy))
+        remedy = f"remove it, or choose a solver that uses it: {fits}"
+        prior = f"[{parts.within}prior]"
+        found.append(Incompatible(f"{where}: {prior} would have no effect", f"no {prior}: {named} takes none", remedy))
     if several and solver.prior_type is not None:
         try:
             whole = sum_class([load("prior", table["name"]) for table in parts.prior])
@@ -370,7 +420,8 @@ def _check_fit(parts: _Parts, where: str, found: list[PreimageError]) -> None:
         have: Any = None if table is None else load(kind, table["name"])
         if table is not None and issubclass(have, needed):
             continue
-        text = f"there is no [{kind}]" if table is None else f"{kind} {table['name']!r} is {capabilities(have)}"
+        own = parts.within + kind if kind == "prior" else kind
+        text = f"there is no [{own}]" if table is None else f"{own} {table['name']!r} is {capabilities(have)}"
         remedy = f"{kind}s that fit: {', '.join(fitting(kind, needed)) or 'none installed'}"
         if kind == "operator":
             solvers = solvers_for("operator", [load("operator", t["name"]) for t in parts.operator])

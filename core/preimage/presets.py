@@ -8,6 +8,7 @@ A preset file is TOML, one [[preset]] for each operator and noise:
     noise = { name = "gaussian", sigma = 0.025 }
     prior = { name = "tv", weight = 0.0021 }
     solver = { name = "admm" }
+    start = { solver = { name = "adjoint" } }          # if the pipeline is to have one
     tuned = { data = "...", score = 25.1, ... }        # where the values come from
 
 Plugins name their files in the hook `preimage_presets`.
@@ -31,7 +32,7 @@ Tables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """One entry of a preset file; `prior` may be absent, a table, or a list of tables."""
+    """One entry of a preset file; `prior` may be absent, a table, or a list of tables, `start` absent or a table."""
 
     name: str
     operator: list[dict[str, Any]]
@@ -40,6 +41,7 @@ class Preset:
     solver: dict[str, Any]
     tuned: dict[str, Any] = field(default_factory=dict[str, Any])
     source: str = ""
+    start: dict[str, Any] | None = None
 
     def fits(self, operators: Sequence[Tables], noise: Tables) -> bool:
         """Whether it was made for these tables (resolved, defaults filled in)."""
@@ -108,7 +110,7 @@ def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str = "
 
 
 def applied(tables: Tables, where: str) -> dict[str, Any]:
-    """The tables of a pipeline, [prior] and [solver] filled in from its `preset`; what stands there itself wins.
+    """The tables of a pipeline, those of its `preset` filled in; what stands there itself wins.
 
     Raises what is wrong with `preset`, [[operator]] and [noise], which must be right before a preset can be chosen.
     """
@@ -139,6 +141,9 @@ def applied(tables: Tables, where: str) -> dict[str, Any]:
     filled["solver"] = _over(preset.solver, tables.get("solver"))
     if preset.prior is not None or "prior" in tables:
         filled["prior"] = _over(preset.prior, tables.get("prior"))
+    if preset.start is not None and isinstance(given := tables.get("start", {}), Mapping):
+        own = {key: _over(table, cast(Tables, given).get(key)) for key, table in preset.start.items()}
+        filled["start"] = {**given, **own}
     return filled
 
 
@@ -188,14 +193,16 @@ def _preset(entry: Any, index: int, path: str) -> Preset:
     if not isinstance(entry, Mapping):
         raise fail(f"is {entry!r:.60}", "a table")
     table = dict(cast(Tables, entry))
-    wanted = {"name", "operator", "noise", "prior", "solver", "tuned"}
+    wanted = {"name", "operator", "noise", "prior", "solver", "start", "tuned"}
     if set(table) - wanted or not {"name", "operator", "noise", "solver"} <= set(table):
-        raise fail(f"has the keys {', '.join(table)}", "name, operator, noise, solver; optionally prior and tuned")
+        raise fail(f"has the keys {', '.join(table)}", "name, operator, noise, solver; perhaps prior, start, tuned")
     operator = table.pop("operator")
     operators = cast("list[dict[str, Any]]", operator if isinstance(operator, list) else [operator])
+    start = cast("dict[str, Any] | None", table.get("start"))
+    if "start" in table and not isinstance(start, dict):
+        raise fail(f"has the start {start!r:.60}", "a table with a solver, and a prior if it takes one")
     for part in (*operators, table["noise"], table["solver"]):
         if not isinstance(part, dict) or not isinstance(cast(Tables, part).get("name"), str):
             raise fail(f"has the table {part!r:.60}", "a table with a name")
-    return Preset(
-        table["name"], operators, table["noise"], table.get("prior"), table["solver"], table.get("tuned", {}), path
-    )
+    prior, solver, tuned = table.get("prior"), table["solver"], table.get("tuned", {})
+    return Preset(table["name"], operators, table["noise"], prior, solver, tuned, path, start)

@@ -276,7 +276,7 @@ def _check_prox(prior: Proximable, x: Tensor, key: Key) -> None:
 
     for size in (1e-1, 1e-2, 1e-3):
         for index, direction in enumerate((key.child("d", str(size)).normal(x.shape, like=x), x - p, -p)):
-            better = value(p + size * direction) < value(p) * (1 - 1e-6) - 1e-9
+            better = value(p + size * direction) < value(p) - 1e-6 * value(p).abs() - 1e-9
             who = f"{type(prior).__name__}.prox"
             require(not bool(better.any()), f"{who} is not the minimiser: {size} along direction {index} is better")
 

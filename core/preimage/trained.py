@@ -14,6 +14,7 @@ from ._pipeline import ForwardModel
 from ._plugins import discover
 from ._prior import InvertibleMap
 from ._problem import Problem
+from ._tensors import Shape
 from .errors import BadParameter, Incompatible, PreimageError
 from .presets import agrees, spoken, with_defaults
 from .weights import Weights, load_into, load_weights
@@ -21,6 +22,7 @@ from .weights import Weights, load_into, load_weights
 __all__ = [
     "Adversaries",
     "Certified",
+    "DataDependent",
     "HasDensity",
     "Inversion",
     "LearnedOperator",
@@ -42,6 +44,14 @@ class Trained(ABC):
     """
 
     network: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def of(cls, network: nn.Module, in_shape: Shape) -> Any:
+        """The component made of a network in memory, as it is now: later changes of the network do not reach it.
+
+        Raises `Incompatible` where a component is made of weights in files alone.
+        """
+        raise Incompatible(f"{cls.__name__} is made of weights", "a file of weights", "export the network first")
 
 
 class Inversion(NamedTuple):
@@ -88,6 +98,19 @@ class Certified(nn.Module, ABC):
 
         `examples` are what the network was given in training, some images: for what else is to be fitted to them.
         """
+
+
+class DataDependent(nn.Module, ABC):
+    """A network whose first weights are made for the data that it will be trained on.
+
+    - `examples_wanted`: how many examples it asks for, at least.
+    """
+
+    examples_wanted: int = 16
+
+    @abstractmethod
+    def initialise(self, examples: Tensor) -> None:
+        """Set weights, in place, from examples of what the network will be given; before the first step."""
 
 
 class HasDensity(nn.Module, ABC):

@@ -20,13 +20,17 @@ from torch import Tensor, nn
 
 from ._parameters import unknown, weights_parameters
 from ._plugins import WeightsFile, discover, resource
+from ._provenance import component_tables
 from ._registry import load as load_class
 from .errors import BadFile, Incompatible, PreimageError
 
 __all__ = ["Weights", "WeightsFile", "WeightsName", "digests", "find", "load_into", "load_weights", "save_weights"]
 
 WeightsName = Annotated[str, WeightsFile]
-"""Annotation of a constructor parameter that names weights: a name that a plugin ships, or a path to a file."""
+"""Annotation of a constructor parameter that names weights: a name that a plugin ships, or a path to a file.
+
+Those of another component are `Annotated[str, WeightsFile, "prior/glow"]`.
+"""
 
 _FILE = "a safetensors file written by preimage"
 
@@ -131,18 +135,15 @@ def load_into(module: nn.Module, weights: Weights) -> None:
 def digests(config: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of every weights file that a resolved pipeline configuration names: {"prior.weights": "..."}."""
     found: dict[str, str] = {}
-    for table_name, tables in config.items():
-        kind = "dataset" if table_name == "data" else table_name
-        for table in cast("list[Any]", tables if isinstance(tables, list) else [tables]):
-            if not isinstance(table, Mapping) or "name" not in table:
-                continue
-            values = cast("Mapping[str, Any]", table)
-            try:
-                cls = load_class(kind, values["name"])
-            except PreimageError:
-                continue
-            for parameter in weights_parameters(cls):
-                if isinstance(value := values.get(parameter), str):
-                    path = find(f"{kind}/{values['name']}", value)
-                    found[f"{table_name}.{parameter}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for place, kind, table in component_tables(config):
+        try:
+            cls = load_class(kind, table["name"])
+        except PreimageError:
+            continue
+        for parameter, owner in weights_parameters(cls).items():
+            given: Any = table.get(parameter, ())
+            several = {f".{index}": name for index, name in enumerate(given)}
+            for place_of, name in ({"": given} if isinstance(given, str) else several).items():
+                path = find(owner or f"{kind}/{table['name']}", name)
+                found[f"{place}.{parameter}{place_of}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

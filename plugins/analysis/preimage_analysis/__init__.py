@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .files import write_findings as write_findings
     from .inversion_convergence import InversionConvergence as InversionConvergence
     from .learned_operators import LearnedOperators as LearnedOperators
+    from .linear_generator import LinearGenerator as LinearGenerator
     from .operator_approximation import OperatorApproximation as OperatorApproximation
     from .progress import KeptProgress as KeptProgress, Progress as Progress
     from .reconstruction_against_bound import ReconstructionAgainstBound as ReconstructionAgainstBound
@@ -21,6 +22,7 @@ _WHERE = {
     "files": ["write_findings"],
     "inversion_convergence": ["InversionConvergence"],
     "learned_operators": ["LearnedOperators"],
+    "linear_generator": ["LinearGenerator"],
     "operator_approximation": ["OperatorApproximation"],
     "progress": ["KeptProgress", "Progress"],
     "reconstruction_against_bound": ["ReconstructionAgainstBound"],

@@ -34,6 +34,13 @@ def preimage_components() -> list[Component]:
             "pictures of learned operators: what they do to images, beside the true ones, and their inverses",
             examples=({}, {"show": ["camera", "coins"]}),
         ),
+        Component(
+            "study",
+            "linear-generator",
+            "preimage_analysis.linear_generator:LinearGenerator",
+            "error of a linear generator's least-norm solution against the number of measurements, and its bounds",
+            examples=({}, {"spectra": ["flat", {"spectrum": "step", "rank": 5}], "measurements": [4, 9], "size": 20}),
+        ),
     ]
 
 

@@ -24,6 +24,9 @@ class AdjointSolver(DirectSolver):
 
     scaled: bool = False
 
+    def uses_start(self) -> bool:
+        return False
+
     def invert(self, problem: Problem, keys: Sequence[Key]) -> Tensor:
         if self.scaled:
             return replace(problem, x0=None).start()

@@ -27,6 +27,9 @@ class Denoise(DirectSolver):
 
     clip: bool = False
 
+    def uses_start(self) -> bool:
+        return False
+
     def invert(self, problem: Problem, keys: Sequence[Key]) -> Tensor:
         y = problem.y.clamp(0, 1) if self.clip else problem.y
         sigma = cast(GaussianNoise, problem.noise).sigma * torch.as_tensor(problem.weight).to(y).sqrt()

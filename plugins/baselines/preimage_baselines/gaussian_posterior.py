@@ -110,6 +110,9 @@ class GaussianPosterior(Solver[PosteriorState]):
         if self.samples < 1:
             raise BadParameter(f"samples is {self.samples}", "an integer >= 1")
 
+    def uses_start(self) -> bool:
+        return False
+
     def init(self, problem: Problem, keys: Sequence[Key]) -> PosteriorState:
         if self.variance and bool((_weights(problem) == 0).any()):
             raise BadParameter("weight is 0, so there is no prior", "weight > 0 for a posterior variance")

@@ -10,7 +10,7 @@ from torch import Tensor
 from preimage import Differentiable, ForwardOperator, Key, Prior, Problem, dot, norms
 
 from .checks import not_negative, positive
-from .line_search import Point, cauchy_length, evaluate, line_search
+from .line_search import Point, cauchy_length, evaluate, line_search, smooth
 from .stopping import Event, Rule, RuleBased, ratio
 
 RANGE = 1e10
@@ -80,7 +80,7 @@ class GradientDescent(RuleBased[GradientDescentState]):
 
     def step(self, problem: Problem, state: GradientDescentState) -> GradientDescentState:
         old = state.point
-        new, taken, moved = line_search(problem, old, -old.gradient, state.length, wolfe=False)
+        new, taken, moved, *_ = line_search(smooth(problem), old, -old.gradient, state.length, wolfe=False)
         s, q = new.x - old.x, new.gradient - old.gradient
         product, tiny = dot(s, q), torch.finfo(old.x.dtype).tiny
         long = dot(s, s) / product.clamp_min(tiny)

@@ -1,7 +1,7 @@
 """Limited-memory BFGS for smooth objectives and any operator, with one memory per image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from preimage.errors import BadParameter
 
 from .checks import not_negative
 from .gradient_descent import descent_rules
-from .line_search import Point, cauchy_length, evaluate, line_search
+from .line_search import Point, cauchy_length, evaluate, line_search, smooth
 from .stopping import Event, Rule, RuleBased
 
 
@@ -20,7 +20,7 @@ from .stopping import Event, Rule, RuleBased
 class Memory:
     """The last pairs s = x' - x and q = g' - g of each image, the newest last; all zero where there is none yet.
 
-    - `steps`, `changes`: (B, pairs, *in_shape). `inverse`: 1 / s^T q, (B, pairs), 0 where there is no pair.
+    - `steps`, `changes`: (B, pairs, *in_shape). `inverse`: 1 / s^T q, (B, pairs), 0 where there is no pair (any more).
     - `scale`: s^T q / q^T q of the newest pair, (B,): the inverse Hessian without the pairs, times the identity.
     """
 
@@ -41,12 +41,19 @@ class Memory:
         valid = product > torch.finfo(s.dtype).eps * square
         inverse = 1 / torch.where(valid, product, 1)
 
+        everywhere = bool(valid.all())
+
         def shifted(all_: Tensor, newest: Tensor) -> Tensor:
             moved = torch.cat((all_[:, 1:], newest[:, None]), 1)
-            return torch.where(valid.reshape(-1, *[1] * (all_.ndim - 1)), moved, all_)
+            return moved if everywhere else torch.where(valid.reshape(-1, *[1] * (all_.ndim - 1)), moved, all_)
 
         scale = torch.where(valid, product / torch.where(valid, square, 1), self.scale)
         return Memory(shifted(self.steps, s), shifted(self.changes, q), shifted(self.inverse, inverse), scale)
+
+    def without(self, which: Tensor) -> "Memory":
+        """With nothing remembered of the images `which`, bool (B,), but the scale."""
+        pairs = torch.where(which[:, None], 0, self.inverse)
+        return replace(self, inverse=pairs)
 
     def multiply(self, gradient: Tensor) -> Tensor:
         """H g, H the approximate inverse Hessian: two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)."""
@@ -116,7 +123,7 @@ class LBFGS(RuleBased[LBFGSState]):
 
     def step(self, problem: Problem, state: LBFGSState) -> LBFGSState:
         old, one = state.point, torch.ones_like(state.scale)
-        new, _, moved = line_search(problem, old, -state.memory.multiply(old.gradient), one, wolfe=True)
+        new, _, moved, *_ = line_search(smooth(problem), old, -state.memory.multiply(old.gradient), one, wolfe=True)
         memory = state.memory.then(new.x - old.x, new.gradient - old.gradient)
         return LBFGSState(new, memory, state.scale, ~moved)
 

@@ -1,8 +1,8 @@
 """Smooth objectives and line searches, image by image: what gradient descent and quasi-Newton methods share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, fields, replace
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,11 +21,17 @@ TRIALS = 30
 
 @dataclass(frozen=True)
 class Point:
-    """An image, the objective there, (B,), and its gradient."""
+    """An image, the objective there, (B,), and its gradient. A subclass may add tensors, batch first."""
 
     x: Tensor
     value: Tensor
     gradient: Tensor
+
+
+P = TypeVar("P", bound=Point)
+
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Callable[[], P]]]
+"""(indices, x) -> the values at x for these images of a batch, and a call that gives the points there."""
 
 
 def evaluate(problem: Problem, x: Tensor) -> Point:
@@ -46,6 +52,17 @@ def smooth_objective(problem: Problem, x: Tensor) -> tuple[Tensor, Callable[[], 
         return g if prior is None else g + per_image(problem.weight, x) * prior.grad(x)
 
     return value, gradient
+
+
+def smooth(problem: Problem) -> Objective[Point]:
+    """`smooth_objective` as line searches want it."""
+
+    def objective(index: Tensor, x: Tensor) -> tuple[Tensor, Callable[[], Point]]:
+        some = problem if len(index) == len(problem.y) else problem.rows(index)
+        value, gradient = smooth_objective(some, x)
+        return value, lambda: Point(x, value, gradient())
+
+    return objective
 
 
 def cauchy_length(problem: Problem, at: Point) -> Tensor:
@@ -69,57 +86,80 @@ def cauchy_length(problem: Problem, at: Point) -> Tensor:
     return torch.where(curvature > 0, torch.minimum(square / curvature.clamp_min(tiny), far), far)
 
 
+class Search(NamedTuple, Generic[P]):
+    """What `line_search` found for each image.
+
+    - `point`: where it ends; the old one where the image did not move. `length`: t there, 0 where it did not move.
+    - `moved`: bool. `trials`: how many lengths were tried. `broken`: whether NaN or infinity was met at one of them.
+    """
+
+    point: P
+    length: Tensor
+    moved: Tensor
+    trials: Tensor
+    broken: Tensor
+
+
 def line_search(
-    problem: Problem, at: Point, direction: Tensor, length: Tensor, *, wolfe: bool
-) -> tuple[Point, Tensor, Tensor]:
+    objective: Objective[P],
+    at: P,
+    direction: Tensor,
+    length: Tensor,
+    *,
+    wolfe: bool,
+    trials: int | Tensor = TRIALS,
+) -> Search[P]:
     """A point x + t d for each image with d = `direction` that lowers the objective enough, t starting from `length`.
 
     Enough is value(t) <= value(0) + 1e-4 t slope, slope = <gradient, d> (Armijo). With `wolfe` also <gradient(t), d> >=
     0.9 slope, so that the step is not too short either, and (x' - x)^T (g' - g) > 0. A t that is too long is shortened
     to the minimiser of the parabola through what is known of it (within [0.1, 0.5] t), then by bisection; one too
     short is doubled (Nocedal & Wright 2006, section 3.5; bisection: Lewis & Overton 2013, "Nonsmooth optimization via
-    quasi-Newton methods", algorithm 2.6).
+    quasi-Newton methods", algorithm 2.6). A t at which value or gradient is NaN or infinite is too long; the next is a
+    tenth of it.
 
-    Returns the points, the lengths, and which images moved: where d is no direction of descent, or nothing lower was
-    found in 30 trials, the point is the old one. One F per trial; one F'^T per trial in which some image descends
-    enough.
+    Where d is no direction of descent, or nothing lower was found in so many `trials` (one number, or one for each
+    image), the image does not move. A trial evaluates the images that still search, and no other; points are asked for
+    in trials in which some image descends enough.
     """
     slope = dot(at.gradient, direction)
     moved, taken = torch.zeros_like(slope, dtype=torch.bool), torch.zeros_like(length)
+    tried, broken = torch.zeros_like(moved, dtype=torch.int64), torch.zeros_like(moved)
+    allowed = torch.as_tensor(trials, device=slope.device).expand(len(slope))
     low, high = torch.zeros_like(length), torch.full_like(length, float("inf"))
     best = at
-    pending = (slope < 0).nonzero()[:, 0]
-    for _ in range(TRIALS):
-        if not len(pending):
-            break
-        some = problem if len(pending) == len(slope) else problem.rows(pending)
+    pending = ((slope < 0) & (allowed > 0)).nonzero()[:, 0]
+    while len(pending):
         t, start, d, s = (part[pending] for part in (length, at.value, direction, slope))
         x = at.x[pending] + per_image(t, d) * d
-        value, gradient_at = smooth_objective(some, x)
+        value, points_at = objective(pending, x)
+        finite = torch.isfinite(value)
         # The first condition alone would let the objective rise by rounding once t s is lost in it.
-        descends = (value <= start + SUFFICIENT * t * s) & (value < start)
+        descends = (value <= start + SUFFICIENT * t * s) & (value < start) & finite
         ends = descends
         if bool(descends.any()):
-            found = Point(x, value, gradient_at())
+            found = points_at()
+            finite = finite & torch.isfinite(found.gradient).flatten(1).all(1)
+            ends = descends = descends & finite
             if wolfe:
                 ends = descends & (dot(found.gradient, d) >= CURVATURE * s)
             best = put(best, pending[descends], take_rows(found, descends.nonzero()[:, 0]))
             moved = moved.index_fill(0, pending[descends], True)
             taken = taken.index_copy(0, pending[descends], t[descends])
+        tried = tried.index_add(0, pending, torch.ones_like(pending))
+        broken = broken.index_fill(0, pending[~finite], True)
         low = low.index_copy(0, pending, torch.where(descends, t, low[pending]))
         high = high.index_copy(0, pending, torch.where(descends, high[pending], t))
-        length = length.index_copy(0, pending, _next(t, low[pending], high[pending], value - start, s))
-        pending = pending[~ends]
-    return best, taken, moved
+        rise = torch.where(finite, value - start, float("inf"))
+        length = length.index_copy(0, pending, _next(t, low[pending], high[pending], rise, s))
+        pending = pending[~ends & (tried < allowed)[pending]]
+    return Search(best, taken, moved, tried, broken)
 
 
-def put(points: Point, index: Tensor, new: Point) -> Point:
+def put(points: P, index: Tensor, new: P) -> P:
     """The points, with those at `index` replaced."""
-    return Point(
-        points.x.index_copy(0, index, new.x),
-        points.value.index_copy(0, index, new.value),
-        points.gradient.index_copy(0, index, new.gradient),
-    )
+    parts = {f.name: getattr(points, f.name).index_copy(0, index, getattr(new, f.name)) for f in fields(points)}
+    return replace(points, **parts)
 
 
 def _next(t: Tensor, low: Tensor, high: Tensor, rise: Tensor, slope: Tensor) -> Tensor:

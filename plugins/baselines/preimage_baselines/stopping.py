@@ -7,12 +7,12 @@ All values are per image, (B,), and belong to the state of the solver, so that t
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar, final
+from typing import ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from preimage import Problem, Solver, norms
+from preimage import Problem, Solver, Status, norms
 
 S = TypeVar("S")
 
@@ -38,6 +38,7 @@ class Rule:
     name: str
     value: Tensor
     limit: float | Tensor
+    status: ClassVar[Status] = Status.CONVERGED
 
     @property
     def met(self) -> Tensor:
@@ -55,11 +56,12 @@ class Rule:
 class Event:
     """Something that ends the run of an image by happening, such as a line search that finds no descent.
 
-    - `text`: what happened, as a sentence. `met`: to which images, bool, (B,).
+    - `text`: what happened, as a sentence. `met`: to which images, bool, (B,). `status`: how these end.
     """
 
     text: str
     met: Tensor
+    status: Status = Status.CONVERGED
 
     def sentences(self) -> list[str]:
         """The text, once per image."""
@@ -77,12 +79,15 @@ def any_met(rules: Sequence[Rule | Event]) -> Tensor:
 def which_met(rules: Sequence[Rule | Event]) -> list[str]:
     """For each image the sentence of the first rule that ends it; "no rule was met" if none does."""
     sentences = [rule.sentences() for rule in rules]
-    met = [rule.met.tolist() for rule in rules]
+    return [
+        "no rule was met" if first is None else sentences[first][index] for index, first in enumerate(_first_met(rules))
+    ]
 
-    def first(index: int) -> str:
-        return next((s[index] for s, m in zip(sentences, met, strict=True) if m[index]), "no rule was met")
 
-    return [first(index) for index in range(len(met[0]))]
+def _first_met(rules: Sequence[Rule | Event]) -> list[int | None]:
+    """For each image the position of the first rule that ends it, or None."""
+    columns = zip(*(rule.met.tolist() for rule in rules), strict=True)
+    return [next((place for place, met in enumerate(column) if met), None) for column in columns]
 
 
 class RuleBased(Solver[S]):
@@ -99,6 +104,11 @@ class RuleBased(Solver[S]):
     @final
     def criterion(self, problem: Problem, state: S) -> Sequence[str]:
         return which_met(self.rules(problem, state))
+
+    @final
+    def verdict(self, problem: Problem, state: S) -> Sequence[Status]:
+        rules = self.rules(problem, state)
+        return [Status.CONVERGED if first is None else rules[first].status for first in _first_met(rules)]
 
 
 def relative_change(new: Tensor, old: Tensor) -> Tensor:

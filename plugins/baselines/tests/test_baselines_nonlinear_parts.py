@@ -17,7 +17,7 @@ from preimage_baselines import (
 )
 from preimage_baselines.gauss_newton_model import GaussNewtonModel, truncated_conjugate_gradients
 from preimage_baselines.lbfgs import Memory
-from preimage_baselines.line_search import Point, cauchy_length, evaluate, line_search, lower
+from preimage_baselines.line_search import Point, cauchy_length, evaluate, line_search, lower, smooth
 
 from preimage import Differentiable, GaussianNoise, Identity, Key, LinearOperator, Problem, dot
 from preimage.errors import BadParameter, Incompatible
@@ -73,7 +73,9 @@ def test_an_accepted_step_fulfils_the_wolfe_conditions(first):
     at = evaluate(problem, 0.7 * random("x"))
     direction = -at.gradient * torch.tensor([0.1, 1.0, 30.0], dtype=torch.float64).reshape(3, 1, 1, 1)
     slope = dot(at.gradient, direction)
-    new, taken, moved = line_search(problem, at, direction, torch.full((3,), first, dtype=torch.float64), wolfe=True)
+    new, taken, moved, *_ = line_search(
+        smooth(problem), at, direction, torch.full((3,), first, dtype=torch.float64), wolfe=True
+    )
     assert bool(moved.all())
     assert torch.allclose(new.x, at.x + taken.reshape(3, 1, 1, 1) * direction)
     assert torch.allclose(new.value, problem.objective(new.x))
@@ -85,10 +87,12 @@ def test_an_accepted_step_fulfils_the_wolfe_conditions(first):
 def test_the_armijo_search_only_shortens():
     problem = wells()
     at = evaluate(problem, random("x"))
-    _, taken, moved = line_search(problem, at, -at.gradient, torch.full((3,), 100.0).double(), wolfe=False)
+    _, taken, moved, *_ = line_search(smooth(problem), at, -at.gradient, torch.full((3,), 100.0).double(), wolfe=False)
     assert bool(moved.all())
     assert bool((taken < 100).all())
-    _, taken, _ = line_search(problem, at, -at.gradient, torch.full((3,), 1e-5, dtype=torch.float64), wolfe=False)
+    _, taken, *_ = line_search(
+        smooth(problem), at, -at.gradient, torch.full((3,), 1e-5, dtype=torch.float64), wolfe=False
+    )
     assert torch.equal(taken, torch.full((3,), 1e-5, dtype=torch.float64))
 
 
@@ -96,7 +100,9 @@ def test_no_step_is_taken_uphill_or_on_the_spot():
     problem = wells()
     at = evaluate(problem, random("x"))
     direction = at.gradient * torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).reshape(3, 1, 1, 1)
-    new, taken, moved = line_search(problem, at, direction, torch.full((3,), 1e-3, dtype=torch.float64), wolfe=False)
+    new, taken, moved, *_ = line_search(
+        smooth(problem), at, direction, torch.full((3,), 1e-3, dtype=torch.float64), wolfe=False
+    )
     assert moved.tolist() == [False, False, True]
     assert torch.equal(new.x[:2], at.x[:2])
     assert taken.tolist() == [0.0, 0.0, 1e-3]

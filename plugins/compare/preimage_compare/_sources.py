@@ -8,13 +8,14 @@ from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from preimage_data.atomic import file_error
 
 from preimage import load
 from preimage._parameters import parameters
 from preimage._plugins import discover
+from preimage._provenance import component_tables
 from preimage.assembly import versions
 from preimage.errors import PreimageError
 
@@ -81,18 +82,17 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    for kind in ("operator", "noise", "prior", "solver", "observer"):
-        given: Any = config.get(kind, [])
-        single = isinstance(given, Mapping)
-        for index, table in enumerate(cast("list[Mapping[str, Any]]", [given] if single else given)):
-            try:
-                known = parameters(load(kind, table["name"]))
-            except PreimageError:
-                continue
-            for parameter in known:
-                value = table.get(parameter.name)
-                if isinstance(value, str) and _is_path(parameter.annotation):
-                    yield f"{kind}.{parameter.name}" if single else f"{kind}.{index}.{parameter.name}", Path(value)
+    for place, kind, table in component_tables(config):
+        if kind == "dataset":  # whose images count by their pixels
+            continue
+        try:
+            known = parameters(load(kind, table["name"]))
+        except PreimageError:
+            continue
+        for parameter in known:
+            value = table.get(parameter.name)
+            if isinstance(value, str) and _is_path(parameter.annotation):
+                yield f"{place}.{parameter.name}", Path(value)
 
 
 def _is_path(annotation: Any) -> bool:

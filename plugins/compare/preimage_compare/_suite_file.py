@@ -18,8 +18,9 @@ SHIPPED = Path(__file__).parent / "suites"
 _AXES = ("data", "operator", "noise")
 _LISTS = (*_AXES, "method")
 _SETTINGS = ("title", "description", "include", "seeds", "device", "dtype", "threads", "reference", "limits")
-_METHOD = ("label", "preset", "prior", "solver", "observer", "limits", "override", "search")
-_SETTABLE = ("prior", "solver", "preset", "observer")
+_SETTABLE = ("prior", "solver", "preset", "start", "observer")
+_METHOD = ("label", *_SETTABLE, "limits", "override", "search")
+_START = ("prior", "solver", "preset")
 
 Table = dict[str, Any]
 
@@ -241,6 +242,14 @@ class _Reader:
         return Method(entry["label"], tables, tuple(overrides), limits, cast(Table, search), where)
 
     def components(self, tables: Table, where: str) -> None:
+        start: Any = tables.get("start", {})
+        if not isinstance(start, dict):
+            expected, remedy = "a table with a solver", 'write start = {solver = {name = "..."}}'
+            self.found.append(BadParameter(f"{where}: start is {start!r:.60}", expected, remedy))
+        elif start:
+            own = {**cast(Table, start), **({"preset": tables["preset"]} if "preset" in tables else {})}
+            self.found += [unknown(key, _START, f"{where}: start has no") for key in own if key not in _START]
+            self.components({key: own[key] for key in _START if key in own}, f"{where}: start")
         for kind in ("prior", "solver", "observer"):
             given: Any = tables.get(kind, [])
             listed: list[Any] = [given] if isinstance(given, dict) else given

@@ -6,7 +6,7 @@ import torch
 from preimage_data.measures import psnr
 from torch import Tensor
 
-from preimage import Run, hookimpl
+from preimage import Reconstruction, Run, hookimpl
 
 GROWTH = 1.3
 
@@ -25,6 +25,7 @@ class QualityTrace:
     objective: list[float] = field(default_factory=list[float])
     psnr: list[float] = field(default_factory=list[float])
     _next: int = 0
+    _solved: float = 0.0
 
     @hookimpl
     def preimage_start(self, run: Run) -> None:
@@ -34,6 +35,14 @@ class QualityTrace:
     def preimage_step(self, run: Run) -> None:
         if run.step >= self._next:
             self._record(run)
+
+    @hookimpl
+    def preimage_finish(self, run: Run, reconstruction: Reconstruction) -> None:
+        self._solved = reconstruction.seconds
+
+    def delay(self, total: float) -> None:
+        """Count from before the run, by the total of seconds: a start, or the search for a weight, came first."""
+        self.seconds = [total - self._solved + seconds for seconds in self.seconds]
 
     def tensors(self) -> dict[str, Tensor]:
         """As the images of a cell hold them, all (T,), NaN where the solver knows no objective."""

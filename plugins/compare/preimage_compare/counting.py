@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from preimage import ForwardOperator, LinearOperator, Pipeline, Prior, Solver
+from preimage import ForwardOperator, LinearOperator, Pipeline, Prior, Solver, Start
 
 from .suite import Limits
 
@@ -28,6 +28,7 @@ _METHODS = {"prox_from": "prox", "prox_coefficients": "prox"} | {name: name for 
 _COUNTED_PARTS_OF_A_SOLVER = ("init", "step", "done", "diverged", "details")
 
 M = TypeVar("M", bound=ForwardOperator)
+R = TypeVar("R", Pipeline, Start)
 
 
 class OverLimit(Exception):
@@ -52,8 +53,13 @@ class Counter:
 
     def instrument(self, pipeline: Pipeline, operator: ForwardOperator) -> Pipeline:
         """The pipeline with this operator, and with everything counted."""
-        prior = None if pipeline.prior is None else self.prior(pipeline.prior)
-        return replace(pipeline, operator=self.operator(operator), prior=prior, solver=self.solver(pipeline.solver))
+        counted = replace(self.method(pipeline), operator=self.operator(operator))
+        return counted if pipeline.start is None else replace(counted, start=self.method(pipeline.start))
+
+    def method(self, method: R) -> R:
+        """The pipeline or start with prior and solver that count."""
+        prior = None if method.prior is None else self.prior(method.prior)
+        return replace(method, prior=prior, solver=self.solver(method.solver))
 
     def operator(self, operator: M, *, derivative: bool = False) -> M:
         """A copy that counts; `derivative`: it is the Jacobian of a nonlinear operator."""

@@ -21,7 +21,7 @@ from preimage.errors import BadParameter, PreimageError
 from ._memory import PeakMemory, memory_limit, out_of_memory
 from ._trace import QualityTrace
 from .cells import Assembled, Refused, assemble, cell_key, describe, sentence, truth_digest
-from .counting import EVALUATIONS, Counter, OverLimit
+from .counting import EVALUATIONS, Counter, OverLimit, R
 from .store import SCHEMA, measurement_digest
 from .suite import Limits
 
@@ -209,6 +209,7 @@ class Laboratory:
         status = result.status[0]
         objective = float("nan") if result.objective is None else float(result.objective[0])
         quality = float(psnr(result.x, measurement.truth)[0])
+        trace.delay(result.seconds)
         trace.add(result.steps[0], result.seconds, objective, quality)
         record |= {
             "outcome": "failed" if status is Status.DIVERGED else "ok",
@@ -232,17 +233,22 @@ class Laboratory:
         """A few steps that do not count: imports, compilation and caches are not the method's time."""
         if fingerprint in self._warm:
             return
-        solver = pipeline.solver
-        with contextlib.suppress(BadParameter):  # it needs more steps than that
-            solver = replace(solver, max_steps=min(solver.max_steps, _WARM_STEPS))
-        warm = replace(pipeline, solver=solver, weight=1.0 if pipeline.weight == "auto" else pipeline.weight)
+        warm = _few_steps(pipeline)
+        warm = warm if warm.start is None else replace(warm, start=_few_steps(warm.start))
         warm.reconstruct(measurement.y, [label], throw=False)
         self._warm.add(fingerprint)
 
 
+def _few_steps(method: R) -> R:
+    solver = method.solver
+    with contextlib.suppress(BadParameter):  # it needs more steps than that
+        solver = replace(solver, max_steps=min(solver.max_steps, _WARM_STEPS))
+    return replace(method, solver=solver, weight=1.0 if method.weight == "auto" else method.weight)
+
+
 def _reconstruct(pipeline: Pipeline, y: Tensor, label: str, trace: QualityTrace) -> Reconstruction:
     """What `pipeline.reconstruct` does; without looking up versions, which takes longer than a quick method."""
-    if pipeline.weight == "auto":
+    if pipeline.weight == "auto" or pipeline.start is not None:
         return pipeline.reconstruct(y, [label], observers=[trace], throw=False)
     key = pipeline.key.child("solver", label)
     observers = [*pipeline.observers, trace]

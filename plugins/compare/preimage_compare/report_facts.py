@@ -133,7 +133,7 @@ def totals(scores: Scores) -> dict[str, int]:
 
 
 def _made(config: Mapping[str, Any]) -> str:
-    tables = {name: config[name] for name in ("prior", "solver") if config.get(name)}
+    tables = {name: config[name] for name in ("start", "prior", "solver") if config.get(name)}
     return tomli_w.dumps(_without_none(tables)).strip()
 
 

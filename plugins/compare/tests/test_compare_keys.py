@@ -51,6 +51,18 @@ def test_adding_or_moving_a_method_changes_no_other(installed, write_suite):
     assert len(after) == len(before) + 2
 
 
+def test_a_start_and_its_parameters_count(write_suite):
+    first = 'start = { prior = { name = "tikhonov" }, solver = { name = "conjugate-gradients", max_steps = %s } }\n'
+    methods = "".join(
+        f'[[method]]\nlabel = "{label}"\nprior = {{ name = "tv" }}\nsolver = {{ name = "fista" }}\n{start}'
+        for label, start in (("none", ""), ("3", first % 3), ("4", first % 4), ("default", first % 1000))
+    )
+    methods += '[[method.override]]\nset = { "start.solver.max_steps" = 3 }\n'
+    found = by_method(keys(write_suite(methods, count=1)))
+    assert len(set().union(*found.values())) == 3
+    assert found["default"] == found["3"]
+
+
 def test_a_parameter_changes_exactly_its_method(installed, write_suite):
     before = by_method(keys(write_suite(ADJOINT + TV + WORK)))
     after = by_method(keys(write_suite(ADJOINT + TV.replace("0.05", "0.06") + WORK)))

@@ -13,6 +13,7 @@ from preimage_compare.counting import Counter, OverLimit
 from preimage_compare.measure import Laboratory, OtherMeasurement, Task, WrongEnvironment
 from preimage_compare.suite import Limits
 from preimage_data import psnr, ssim
+from safetensors.torch import load as load_tensors
 
 from preimage import Identity, Pipeline, Solver, load, solve
 from preimage._noise import GaussianNoise
@@ -50,6 +51,46 @@ def test_a_cell_is_what_its_pipeline_gives_by_hand(write_suite):
         assert record["seconds"] > 0
         start = pipeline.problem(y, [label]).start()
         assert record["start_metrics"]["psnr"] == float(psnr(start, x))
+
+
+STARTED = (
+    '[[method]]\nlabel = "warm"\nprior = { name = "tv", weight = 0.05 }\nsolver = { name = "fista", max_steps = 2 }\n'
+    'start = { prior = { name = "tikhonov", weight = 0.1 }, solver = { name = "conjugate-gradients", max_steps = 3} }\n'
+)
+
+
+def test_what_a_start_costs_belongs_to_the_cell(write_suite):
+    """Its calls are those of a cell of its own; time is counted from before it; the result is that of the pipeline."""
+    alone = (
+        '[[method]]\nlabel = "first"\nprior = { name = "tikhonov", weight = 0.1 }\n'
+        'solver = { name = "conjugate-gradients", max_steps = 3 }\n'
+    )
+    warm, first = (Laboratory().compute(task) for task in tasks(write_suite(STARTED + alone, count=1)))
+    pipeline = Pipeline.from_dict(warm.record["config"])
+    x = pipeline.data[0][None]
+    label = warm.record["image"]
+    y = pipeline.simulate(x, [label])
+    result = pipeline.reconstruct(y, [label])
+    assert warm.record["metrics"]["psnr"] == float(psnr(result.x, x))
+    assert (warm.record["steps"], warm.record["reason"]) == (2, result.reasons[0])
+
+    counter = Counter(Limits())
+    problem = replace(pipeline.problem(y, [label]), x0=result.details["start"])
+    counted = replace(problem, operator=counter.operator(problem.operator), prior=counter.prior(problem.prior))
+    solve(counted, counter.solver(pipeline.solver))
+    for name, number in warm.record["evaluations"].items():
+        assert number == counter.counts[name] + first.record["evaluations"][name], name
+    assert first.record["evaluations"]["forward"] > 0
+
+    trace = load_tensors(warm.image)["trace_seconds"]
+    assert 0 < trace[0] < trace[-1] == warm.record["seconds"]
+    assert trace[0] > load_tensors(first.image)["trace_seconds"][0]
+
+
+def test_an_evaluation_too_many_in_a_start_ends_the_cell(write_suite):
+    (task,) = tasks(write_suite(STARTED, count=1), limits=Limits(evaluations=2))
+    record = Laboratory().compute(task).record
+    assert (record["outcome"], record["error"]["type"]) == ("failed", "OverLimit")
 
 
 def test_all_methods_get_the_same_bytes(write_suite):

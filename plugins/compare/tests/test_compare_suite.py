@@ -52,6 +52,14 @@ set = { "noise.sigma" = 0.1 }
 [[method.override]]
 set = { "solver.penaltyy" = 0.1 }
 [[method]]
+label = "warm"
+start = { prior = { name = "tikhonof" }, solver = { name = "fista", step = 1 }, noise = {} }
+solver = { name = "fista" }
+[[method]]
+label = "cold"
+start = "warm"
+solver = { name = "fista" }
+[[method]]
 label = "empty"
 [[method]]
 solver = { name = "adjoint" }
@@ -63,7 +71,8 @@ solver = { name = "adjoint" }
         "[[operator]] 'blur' stands twice",
         "'small' of type str", "there is no operator 'blurr'", "sets noise.sigma",
         "'penaltyy'", "did you mean 'penalty'",
-        "[[method]] 'empty' has neither solver nor preset", "[[method]] number 3 has no label",
+        "[[method]] 'warm': start: no prior is named 'tikhonof'", "'step'", "start has no 'noise'", "start is 'warm'",
+        "[[method]] 'empty' has neither solver nor preset", "[[method]] number 5 has no label",
     ):  # fmt: skip
         assert part in text, part
     assert str(path) in text

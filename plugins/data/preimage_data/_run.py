@@ -252,7 +252,9 @@ def _results(found: Reconstruction, x: Tensor | None, seen: View | None) -> dict
         return {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x)) if large else None}
 
     before = quality(seen.image if seen is not None and seen.compared else None)
+    first = found.provenance.get("start")
     return {
+        **({} if first is None else {"start": first}),
         "status": found.status[0].name.lower(),
         "reason": found.reasons[0],
         "steps": found.steps[0],

@@ -14,6 +14,10 @@ Crop = Literal["resize", "centre", "stretch"]
 """How an image is brought to a size: see `fit`."""
 
 
+Interpolation = Literal["bicubic", "bilinear"]
+"""How pixels of another width are made: see `fit`."""
+
+
 def height_width(size: Size | None, what: str) -> tuple[int, int] | None:
     """`size` as (height, width). Raises `BadParameter` unless both are positive."""
     if size is None:
@@ -24,14 +28,21 @@ def height_width(size: Size | None, what: str) -> tuple[int, int] | None:
     return height, width
 
 
-def fit(image: Tensor, size: Size, crop: Crop = "resize", what: str = "the image") -> Tensor:
+def fit(
+    image: Tensor,
+    size: Size,
+    crop: Crop = "resize",
+    what: str = "the image",
+    interpolation: Interpolation = "bicubic",
+) -> Tensor:
     """An image (C, H, W) in [0, 1] at the given size.
 
     - "resize": scaled, keeping its proportions, so that it just covers the size; then the centre is cut out.
     - "centre": the centre is cut out, pixels untouched; an odd margin leaves the extra row below and column right.
     - "stretch": scaled to the size, not keeping its proportions.
 
-    Scaling is bicubic (Keys, a = -1/2), with antialiasing when it shrinks; the result is clipped to [0, 1].
+    Scaling is bicubic (Keys, a = -1/2) or bilinear (smoother), with antialiasing when it shrinks, as Pillow does it;
+    the result is clipped to [0, 1].
 
     Raises `BadData` if "centre" finds the image smaller than the size.
     """
@@ -44,17 +55,18 @@ def fit(image: Tensor, size: Size, crop: Crop = "resize", what: str = "the image
             'use a smaller size, or crop = "resize"',
         )
     if crop == "stretch":
-        return _resize(image, height, width)
+        return _resize(image, height, width, interpolation)
     if crop == "resize":
         scale = max(height / have[0], width / have[1])
-        image = _resize(image, max(height, round(have[0] * scale)), max(width, round(have[1] * scale)))
+        tall, wide = max(height, round(have[0] * scale)), max(width, round(have[1] * scale))
+        image = _resize(image, tall, wide, interpolation)
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     return image[:, top : top + height, left : left + width].contiguous()
 
 
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
+def _resize(image: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
     if tuple(image.shape[1:]) == (height, width):
         return image
     # With antialias=True torch uses a = -1/2 for enlarging as well, as Pillow does.
-    scaled = F.interpolate(image[None], size=(height, width), mode="bicubic", align_corners=False, antialias=True)
+    scaled = F.interpolate(image[None], size=(height, width), mode=interpolation, align_corners=False, antialias=True)
     return scaled[0].clamp(0, 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from preimage.errors import BadFile, BadParameter
 
-from .crops import Crop, Size
+from .crops import Crop, Interpolation, Size
 from .files import SUFFIXES, Colour
 from .listed import ROOT, ListedFiles, folder_at, image_files
 
@@ -16,6 +16,7 @@ class Folder(ListedFiles):
       that is not set, below the current folder. None is PREIMAGE_DATA itself.
     - `size`: pixels, one number for squares or (height, width); None if all images have one size already.
     - `crop`: "resize" (scale to cover, then cut the centre), "centre" (cut the centre, pixels untouched) or "stretch".
+    - `interpolation`: where images are scaled, "bicubic" or "bilinear" (which published tables of 64 x 64 faces use).
     - `colour`: "grey" or "colour".
     - `extensions`: endings that count as images, in lower case. Files and folders that start with a dot do not.
     - `exclude`: relative paths of files to leave out: copies of test images, say (`preimage data check` finds them).
@@ -40,6 +41,7 @@ class Folder(ListedFiles):
         exclude: tuple[str, ...] = (),
         start: int = 0,
         count: int | None = None,
+        interpolation: Interpolation = "bicubic",
     ):
         root = folder_at(path)
         found = image_files(root, tuple(_extension(ending) for ending in extensions))
@@ -52,7 +54,9 @@ class Folder(ListedFiles):
         if absent := sorted(set(exclude) - set(found)):
             raise BadParameter(f"exclude has {', '.join(absent)}", f"files in {root}", "remove them from the list")
         found = [name for name in found if name not in exclude]
-        super().__init__(root, found, size=size, colour=colour, crop=crop, start=start, count=count)
+        super().__init__(
+            root, found, size=size, colour=colour, crop=crop, start=start, count=count, interpolation=interpolation
+        )
 
 
 def _extension(ending: str) -> str:

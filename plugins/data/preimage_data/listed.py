@@ -8,7 +8,7 @@ from torch import Tensor
 
 from preimage.errors import BadData, BadFile, BadParameter
 
-from .crops import Crop, Size, fit, height_width
+from .crops import Crop, Interpolation, Size, fit, height_width
 from .files import SUFFIXES, Colour, read_image
 from .image_file import FileDataset, position
 
@@ -21,7 +21,7 @@ class ListedFiles(FileDataset):
 
     - `root`: the folder. `files`: names in it, with forward slashes, at least one.
     - `size`: pixels, one number or (height, width); None if all images have one size, which is read off the first.
-    - `colour`, `crop`: see `read_image` and `fit`.
+    - `colour`, `crop`, `interpolation`: see `read_image` and `fit`.
     - `start`, `count`: leave out the first so many, and take at most so many.
 
     Raises `BadParameter` for a bad start, count or size, `BadFile` or `BadData` on reading a bad image, and `BadData`
@@ -38,12 +38,14 @@ class ListedFiles(FileDataset):
         crop: Crop,
         start: int = 0,
         count: int | None = None,
+        interpolation: Interpolation = "bicubic",
     ):
         chosen = part(len(files), start, count, f"images in {root}")
         self._root = root
         self._files = tuple(files[chosen.start : chosen.stop])
         self._colour: Colour = colour
         self._crop: Crop = crop
+        self._interpolation: Interpolation = interpolation
         self._size = height_width(size, "size")
         self.shape = (1 if colour == "grey" else 3, *(self._size or tuple(self._read(0).shape[1:])))
 
@@ -69,7 +71,7 @@ class ListedFiles(FileDataset):
     def _read(self, index: int) -> Tensor:
         path = self.path(index)
         image = self._original(path)
-        return image if self._size is None else fit(image, self._size, self._crop, str(path))
+        return image if self._size is None else fit(image, self._size, self._crop, str(path), self._interpolation)
 
     def _original(self, path: Path) -> Tensor:
         """The image in a file, before it is brought to the size of the data set."""

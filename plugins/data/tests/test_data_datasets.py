@@ -152,6 +152,22 @@ def test_folder_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Folder()
 
 
+@pytest.mark.parametrize(
+    ("interpolation", "resampling"), [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)]
+)
+def test_folder_scales_as_pillow_does(tmp_path: Path, interpolation: str, resampling: Image.Resampling):
+    """Up to its rounding to 8 bits, in both directions."""
+    smooth = np.add.outer(np.sin(np.arange(96) / 5), np.cos(np.arange(96) / 7)) * 50 + 120
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        for size in (24, 96, 144):
+            expected = np.asarray(image.resize((size, size), resampling)) / 255
+            found = Folder(path=tmp_path, size=size, interpolation=interpolation)[0][0]
+            assert np.abs(found.numpy() - expected).max() < 1.5 / 255
+    others = [Folder(path=tmp_path, size=24, interpolation=kind)[0] for kind in ("bilinear", "bicubic")]
+    assert not torch.equal(*others)
+
+
 def test_folder_problems(tmp_path: Path):
     with pytest.raises(BadFile, match="no images in"):
         Folder(path=tmp_path)

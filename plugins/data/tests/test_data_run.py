@@ -127,6 +127,18 @@ def test_the_record_is_enough_to_repeat_a_run(pipeline: Path, invoke: Invoke, tm
     assert new == old
 
 
+def test_the_record_tells_of_a_start(pipeline: Path, invoke: Invoke, tmp_path: Path):
+    start = '[start.prior]\nname = "tv"\n[start.solver]\nname = "fista"\nmax_steps = 2\n'
+    pipeline.write_text(TEXT.replace("count = 3", "count = 1") + start)
+    invoke(pipeline, "--out", "out")
+    found = record(tmp_path / "out" / "camera")
+    assert found["start"]["steps"] == [2]
+    assert found["start"]["reasons"][0].startswith("FISTA stopped after 2 steps")
+    assert 0 < found["start"]["seconds"] < found["seconds"]
+    invoke("out/camera/run.json", "--out", "again")
+    assert (tmp_path / "again/camera/estimate.npy").read_bytes() == (tmp_path / "out/camera/estimate.npy").read_bytes()
+
+
 def test_finished_images_are_not_done_again(
     pipeline: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

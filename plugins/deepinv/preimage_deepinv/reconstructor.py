@@ -37,6 +37,9 @@ class _Reconstructing(DirectSolver):
         """The reconstructor; what is done to a copy of it leaves no trace."""
         raise NotImplementedError
 
+    def uses_start(self) -> bool:
+        return False
+
     def invert(self, problem: Problem, keys: Sequence[Key]) -> Tensor:
         model = self.model()
         return torch.cat([self._image(model, problem, i, key) for i, key in enumerate(keys)])

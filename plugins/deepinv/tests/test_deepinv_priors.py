@@ -36,7 +36,6 @@ from preimage_deepinv.catalogue_methods import NO_PRIOR, PRIORS
 from preimage import Key
 from preimage._parameters import construct
 from preimage.errors import BadFile, BadParameter, Incompatible, NotInstalled, ShapeMismatch
-from preimage.testing import check_component
 
 SMALL = {"weights": "untrained", "depth": 3, "nf": 4}
 
@@ -53,13 +52,6 @@ def images(shape, count=3, dtype=torch.float64):
 
 
 # What there is
-
-
-@pytest.mark.parametrize("entry", PRIORS, ids=lambda e: e.name)
-def test_every_prior_keeps_the_laws(entry):
-    if entry.needs and find_spec(entry.needs) is None:
-        pytest.skip(f"needs the package {entry.needs}")
-    assert check_component("prior", f"deepinv/{entry.name}") == len(entry.examples) > 0
 
 
 def test_every_denoiser_of_deepinv_has_an_entry():

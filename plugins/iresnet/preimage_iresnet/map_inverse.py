@@ -71,6 +71,9 @@ class MapInverse(Solver[MapInverseState]):
     def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
         return inversion_objections(self, operator, noise, cast(LearnedOperator, prior), self.allow_mismatch)
 
+    def uses_start(self) -> bool:
+        return False
+
     def init(self, problem: Problem, keys: Sequence[Key]) -> MapInverseState:
         return inverted(problem, self.tolerance, self.rule)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from preimage import Shape, check_shape
 from preimage.errors import BadParameter, Incompatible, ShapeMismatch
@@ -61,7 +61,7 @@ class InvertibleResNetPrior(LearnedOperator):
     @classmethod
     def of(
         cls,
-        network: InvertibleResNet,
+        network: nn.Module,
         in_shape: Shape,
         *,
         rule: Rule = "estimated",
@@ -74,6 +74,7 @@ class InvertibleResNetPrior(LearnedOperator):
 
         Raises `Incompatible` for one that is not certified, or still in training mode, and what the constructor raises.
         """
+        network = cast(InvertibleResNet, network)
         if network.training or not bool(network.certified):
             found = "the network has no certificate" if not network.training else "the network is in training mode"
             remedy = "call network.eval().certify(examples) first: it divides the weights by their proved norms"

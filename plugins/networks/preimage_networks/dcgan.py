@@ -1,6 +1,7 @@
 """DCGAN (Radford, Metz & Chintala 2016): a generative adversarial network of 64 x 64 images."""
 
-from typing import Literal, cast
+import copy
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,10 +96,20 @@ class DCGAN(Generative, Trained):
     network = GenerativeAdversarialNetwork
 
     def __init__(self, in_shape: Shape, *, weights: WeightsName = "faces"):
+        whole = cast(GenerativeAdversarialNetwork, restore(load_weights(weights, "prior/dcgan"), self.network))
+        self._prepare(in_shape, whole, weights)
+
+    @classmethod
+    def of(cls, network: nn.Module, in_shape: Shape) -> Self:
+        whole = copy.deepcopy(cast(GenerativeAdversarialNetwork, network)).eval().requires_grad_(False)
+        prior = cls.__new__(cls)
+        prior._prepare(in_shape, whole, "the network")
+        return prior
+
+    def _prepare(self, in_shape: Shape, whole: GenerativeAdversarialNetwork, weights: str) -> None:
         super().__init__(in_shape)
         if self.in_shape[1:] != (_SIDE, _SIDE):
             raise ShapeMismatch(f"images are {self.in_shape}", f"(C, {_SIDE}, {_SIDE})", f"use size = {_SIDE}")
-        whole = cast(GenerativeAdversarialNetwork, restore(load_weights(weights, "prior/dcgan"), self.network))
         if whole.image_channels != self.in_shape[0]:
             found = f"{weights} is for images of {whole.image_channels} channels, not {self.in_shape[0]}"
             raise Incompatible(found, f"{whole.image_channels} channels", "name other weights, or change colour")

@@ -105,6 +105,9 @@ class NetworkFit(Solver[FitState]):
         found = f"{type(self).__name__} met an operator for inputs of shape {shape}"
         return [Incompatible(found, "images (C, H, W) with sides of at least 4 pixels")]
 
+    def uses_start(self) -> bool:
+        return False
+
     def init(self, problem: Problem, keys: Sequence[Key]) -> FitState:
         network, like = self._network(problem), torch.zeros((), device=problem.y.device)
         weights = torch.stack([network.draw_weights(key.child("weights"), like) for key in keys])

@@ -10,7 +10,6 @@ from torch import nn
 
 from preimage import GaussianNoise, Identity, Key, NoNoise, PoissonNoise, Problem, Status, hookimpl, load, solve
 from preimage.errors import BadParameter, Incompatible
-from preimage.testing import check_component
 
 LIKE = torch.zeros(())
 
@@ -278,7 +277,3 @@ def test_a_learning_rate_that_explodes_is_reported():
 
 def test_it_has_a_name():
     assert load("solver", "deep-decoder") is DeepDecoder
-
-
-def test_the_laws_of_solvers():
-    assert check_component("solver", "deep-decoder") == 4

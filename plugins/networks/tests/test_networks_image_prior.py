@@ -9,7 +9,6 @@ from preimage_perona_malik import PeronaMalik
 
 from preimage import GaussianNoise, Identity, Key, Problem, Status, hookimpl, load, solve
 from preimage.errors import BadParameter
-from preimage.testing import check_component
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -179,7 +178,3 @@ def test_parameters_out_of_range_are_refused(bad):
 
 def test_it_has_a_name():
     assert load("solver", "deep-image-prior") is DeepImagePrior
-
-
-def test_the_laws_of_solvers():
-    assert check_component("solver", "deep-image-prior") == 4

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from preimage import ForwardModel
 from preimage.errors import Diverged, Incompatible, raise_all
+from preimage.trained import DataDependent
 from preimage.weights import load_into, load_weights
 
 from . import checkpoint
@@ -27,6 +28,8 @@ from .settings import Optimiser
 
 SETBACKS = 3
 """How often a loss may stop being finite before a run gives up."""
+
+_EXAMPLES = 16
 
 
 class Listener(Protocol):
@@ -79,8 +82,16 @@ class _Losses(nn.Module):
         super().__init__()
         self.objective, self.network = objective, network
 
-    def forward(self, phase: str, progress: float, *inputs: Tensor) -> Tensor:
-        return self.objective.loss(phase, self.network, progress, *inputs)
+    def forward(self, phase: str, progress: float, batch: "_Batch") -> Tensor:
+        return self.objective.loss(phase, self.network, progress, *batch.inputs)
+
+
+class _Batch:
+    """What `Objective.prepare` made. A class of our own, because Fabric rounds tensors that a module is called with to
+    half precision, in which a pixel value between 1/2 and 1 is one of 128."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]):
+        self.inputs = inputs
 
 
 class Training:
@@ -98,6 +109,10 @@ class Training:
         raise_all("the recipe does not fit together", recipe.objective.objections(network))
         self.forward_model = recipe.forward_model(self.feed.shape, fabric.device)
         self._try(network)
+        if isinstance(network, DataDependent) and not recipe.start:
+            # Every process sees the same examples, whatever its share of the batches is.
+            first = Feed(images, recipe.batches, recipe.key.child("data"))
+            network.initialise(self._examples(network, first, network.examples_wanted).cpu())
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(network).to(fabric.device) if recipe.optimiser.average is not None else None
         self.losses = fabric.setup_module(_Losses(recipe.objective, network))
@@ -130,15 +145,16 @@ class Training:
             remedy = "change image_channels of [model], or colour and size of [data]"
             raise Incompatible(found, "images that fit the network", remedy) from None
 
+    def examples(self) -> Tensor:
+        """What the network is given in the first steps, for at least 16 images: (B, C, H, W)."""
+        return self._examples(self.network, self.feed, _EXAMPLES)
+
     @torch.no_grad()
-    def examples(self, count: int = 16) -> Tensor:
-        """What the network is given in the first steps, for at least so many images: (B, C, H, W)."""
+    def _examples(self, network: nn.Module, feed: Feed, count: int) -> Tensor:
         objective, key, found = self.recipe.objective, self.recipe.key.child("train"), list[Tensor]()
         while sum(map(len, found)) < count:
-            images, labels = self.feed[len(found)]
-            found.append(
-                objective.prepare(self.network, images.to(self.fabric.device), labels, key, self.forward_model)[0]
-            )
+            images, labels = feed[len(found)]
+            found.append(objective.prepare(network, images.to(self.fabric.device), labels, key, self.forward_model)[0])
         return torch.cat(found)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -253,7 +269,7 @@ class Training:
             for other, part in phases.items():
                 part.requires_grad_(other == phase)
             step.zero_grad(set_to_none=True)
-            loss = self.losses(phase, progress, *inputs)
+            loss = self.losses(phase, progress, _Batch(inputs))
             self.fabric.backward(loss)
             gradients = [w.grad for w in phases[phase].parameters() if w.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
@@ -349,6 +365,8 @@ def judge(recipe: Recipe, network: nn.Module, judged: Judged) -> tuple[dict[str,
         part, labels = judged.images[start : start + size], judged.labels[start : start + size]
         for name, values in recipe.objective.scores(network, part, labels, key, judged.forward).items():
             found.setdefault(name, []).append(values)
+    if (recovery := recipe.recovery) is not None:
+        found["recovery_psnr"] = [recovery.score(recipe.component, network, judged.images, judged.labels, recipe.seed)]
     pictures = recipe.objective.pictures(network, judged.images[:4], judged.labels[:4], key, judged.forward)
     network.train(training)
     return {n: float(torch.cat(v).double().mean()) for n, v in found.items()}, dict(pictures)

@@ -18,6 +18,7 @@ from preimage.trained import Trained
 from preimage.weights import find as find_weights
 
 from .objective import Objective
+from .recovery import Recovery, prior_class
 from .settings import Batches, Budget, Export, Optimiser, Precision, Schedule, Validation
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -33,6 +34,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "validation": Validation,
     "export": Export,
 }
+_OWN = (("validation", "data"), ("validation", "recovery"))
 _TOP_LEVEL = (
     "title", "seed", "precision", "model", "start", "data", "operator", "noise", "objective", *SETTINGS, "search",
 )  # fmt: skip
@@ -44,6 +46,7 @@ class Recipe:
 
     - `component`: "solver/unet". `config`: the arguments of its network. `start`: weights to start from, or "".
     - `data`, `validation_data`: tables of data sets. `forward`: the tables operator and noise.
+    - `recovery`: the inverse problem of [validation.recovery], if there is one.
     """
 
     where: str
@@ -63,6 +66,7 @@ class Recipe:
     budget: Budget
     validation: Validation
     export: Export
+    recovery: Recovery | None = None
 
     @property
     def digest(self) -> str:
@@ -149,6 +153,7 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
     validation: Any = tables.get("validation", {})
     asked = isinstance(validation, dict) and "data" in validation
     judged = _data(validation["data"], "validation.data", where, found) if asked else []
+    recovery = _recovery(tables, component, where, found)
     objective = _objective(tables, where, found)
     forward = {name: tables[name] for name in ("operator", "noise") if name in tables}
     if objective is not None:
@@ -170,7 +175,7 @@ def parse(tables: Tables, where: str = "recipe") -> Recipe:
     return Recipe(
         where=where, tables=json.loads(json.dumps(tables, default=str)), seed=seed, precision=precision,
         component=component, config=config, start=start, data=data, validation_data=judged, forward=forward,
-        objective=cast(Objective, objective), **cast("dict[str, Any]", settings),
+        objective=cast(Objective, objective), recovery=recovery, **cast("dict[str, Any]", settings),
     )  # fmt: skip
 
 
@@ -180,7 +185,7 @@ def _settings(tables: Tables, name: str, cls: type[Settings], where: str, found:
     if not isinstance(values, dict):
         found.append(BadParameter(f"{where}: {name} is {values!r:.60}", f"a table [{name}]"))
         return None
-    values = {key: value for key, value in values.items() if (name, key) != ("validation", "data")}
+    values = {key: value for key, value in values.items() if (name, key) not in _OWN}
     wrong = problems(cls, values, what)
     if wrong:
         found += wrong
@@ -248,6 +253,30 @@ def _forward(tables: Tables, where: str) -> list[PreimageError]:
             except PreimageError as error:
                 found.append(error.within(where))
     return found
+
+
+def _recovery(tables: Tables, component: str, where: str, found: list[PreimageError]) -> Recovery | None:
+    validation = tables.get("validation")
+    if not isinstance(validation, dict) or "recovery" not in validation:
+        return None
+    given, what = cast("dict[str, Any]", validation)["recovery"], f"{where}: [validation.recovery]"
+    if not isinstance(given, dict):
+        found.append(BadParameter(f"{what} is {given!r:.60}", "a table with operator, noise and solver"))
+        return None
+    values = cast("dict[str, Any]", given)
+    wrong = problems(Recovery, values, what)
+    wrong += [] if "data" in validation else [BadParameter(f"{what} without [validation] data", "images", "give them")]
+    if not wrong:
+        parts = {name: values[name] for name in ("operator", "noise", "solver")}
+        wrong += _forward(parts, what)
+    try:
+        if component:
+            prior_class(component)
+        found += wrong
+        return None if wrong else Recovery(**values)
+    except PreimageError as error:
+        found.append(error.within(where))
+        return None
 
 
 def _objective(tables: Tables, where: str, found: list[PreimageError]) -> Objective | None:

@@ -10,12 +10,16 @@ from preimage_compare.suite import Combination, Suite
 
 from preimage import load
 from preimage._parameters import Parameter, convert, parameters, unknown
+from preimage._provenance import component_tables
 from preimage.errors import BadParameter, BrokenPlugin, NotInstalled, PreimageError, raise_all
 from preimage.presets import applied
 
 from .space import Space, parse_space
 
 Tables = Mapping[str, Any]
+METHOD = ("prior", "solver", "start")
+"""The tables of a pipeline that a method is."""
+_PARTS = ("operator", "noise", *METHOD)
 
 
 class Label(NamedTuple):
@@ -34,7 +38,8 @@ class Case:
     """What one search is about.
 
     - `tables`: for each data label the tables of a pipeline, presets filled in, without a seed.
-    - `space`: of the parameters searched, `prior.NAME` (`prior.INDEX.NAME` where priors are added) or `solver.NAME`.
+    - `space`: of the parameters searched, `prior.NAME` (`prior.INDEX.NAME` where priors are added) or `solver.NAME`,
+      `start.prior.NAME` or `start.solver.NAME`.
     - `refused`: why it cannot even be looked at (a preset without values for it, a plugin that is not installed).
     """
 
@@ -45,9 +50,9 @@ class Case:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The tables that a preset is made for and of: operator, noise, prior, solver."""
+        """The tables that a preset is made for and of: operator, noise, prior, solver, start."""
         first = next(iter(self.tables.values()))
-        return {key: first[key] for key in ("operator", "noise", "prior", "solver") if key in first}
+        return {key: first[key] for key in _PARTS if key in first}
 
 
 def cases(suite: Suite, only: Sequence[str] = ()) -> list[Case]:
@@ -84,9 +89,8 @@ def _case(suite: Suite, label: Label) -> Case:
         own = suite.tables(Combination(data.label, label.operator, label.noise, label.method))
         try:
             whole = applied(own, where)
-            for kind in ("operator", "noise", "prior", "solver"):
-                for table in _listed(whole.get(kind, [])):
-                    load(kind, table["name"])
+            for _, kind, table in component_tables({key: whole[key] for key in _PARTS if key in whole}):
+                load(kind, table["name"])
         except (NotInstalled, BrokenPlugin) as error:
             return Case(label, {}, {}, refused=str(error))
         except BadParameter as error:
@@ -96,7 +100,7 @@ def _case(suite: Suite, label: Label) -> Case:
         tables[data.label] = {key: value for key, value in whole.items() if key != "preset"}
     case = Case(label, tables, space)
     for data, own in tables.items():
-        if any(own.get(key) != case.parts.get(key) for key in ("prior", "solver")):
+        if any(own.get(key) != case.parts.get(key) for key in METHOD):
             raise BadParameter(
                 f"{where} has other parameters on data {data!r} than on {next(iter(tables))!r}",
                 "one choice of parameters for an operator and noise, which is what a preset is",
@@ -114,15 +118,15 @@ def _case(suite: Suite, label: Label) -> Case:
     return replace(case, space=fitted)
 
 
-def _listed(tables: Any) -> list[Any]:
-    return cast("list[Any]", tables) if isinstance(tables, list) else [tables]
-
-
 _WEIGHT = Parameter("weight", float, False, 1.0)
 
 
 def _parameter(name: str, parts: Tables, what: str) -> Parameter:
-    """The parameter that a name such as "prior.weight" means."""
+    """The parameter that a name such as "prior.weight" or "start.prior.weight" means."""
+    if name.startswith("start."):
+        if "start" not in parts:
+            raise BadParameter(f"{what}: the method has no start", "a start", "remove this line")
+        return _parameter(name.removeprefix("start."), parts["start"], what)
     kind, *path = name.split(".")
     table: Any = parts.get(kind)
     if kind not in ("prior", "solver") or not path:

@@ -35,7 +35,8 @@ def tune(
     """Search the parameters of a suite's methods on its images, and keep the best as presets.
 
     SUITE is a TOML file or the name of a suite that ships (without SUITE: their names). Each method says what is to be
-    searched, in parameters of its prior and solver; one without runs once, as it is:
+    searched, in parameters of its prior and solver, or of its start's ("start.prior.weight"); one without runs once, as
+    it is:
 
     \b
         [method.search]

@@ -15,7 +15,7 @@ from preimage.assembly import versions, with_overrides
 from preimage.errors import BadParameter, PreimageError
 from preimage.weights import digests
 
-from .cases import Case
+from .cases import METHOD, Case
 from .presets import Entry
 from .samplers import check_sampler
 from .space import at_edge
@@ -131,7 +131,7 @@ def tune_case(
     identity = {
         "data": data["digest"],
         "problem": [case.parts["operator"], case.parts["noise"], list(validation.suite.seeds)],
-        "method": {key: case.parts[key] for key in ("prior", "solver") if key in case.parts},
+        "method": {key: case.parts[key] for key in METHOD if key in case.parts},
         "weights": digests(case.parts),
         "metric": settings.metric,
         "computed": [validation.suite.device, validation.suite.dtype, validation.suite.threads],

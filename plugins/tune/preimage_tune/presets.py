@@ -55,7 +55,7 @@ def write_presets(path: Path, entries: Sequence[Entry]) -> None:
         table.add("name", entry.name)
         operators = _listed(entry.parts["operator"])
         table.add("operator", _inline(operators[0] if len(operators) == 1 else operators))
-        for key in ("noise", "prior", "solver"):
+        for key in ("noise", "prior", "solver", "start"):
             if key in entry.parts:
                 table.add(key, _inline(entry.parts[key]))
         tuned = tomlkit.table()
@@ -82,7 +82,7 @@ def merge_presets(path: Path, entries: Sequence[Entry]) -> None:
 
 def _entry_of(preset: Any) -> Entry:
     parts = {"operator": preset.operator, "noise": preset.noise, "solver": preset.solver}
-    parts |= {} if preset.prior is None else {"prior": preset.prior}
+    parts |= {key: own for key, own in (("prior", preset.prior), ("start", preset.start)) if own is not None}
     return Entry(preset.name, parts, preset.tuned)
 
 

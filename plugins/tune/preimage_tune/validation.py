@@ -86,7 +86,7 @@ class Validation:
             for batch in self._batches(case, data):
                 parts = self._parts(case, data, {**tuned, "seed": batch.pipeline.key.seed})
                 counter = Counter(Limits())
-                chosen = {name: getattr(parts, name) for name in ("prior", "weight", "solver", "observers")}
+                chosen = {name: getattr(parts, name) for name in ("prior", "weight", "solver", "start", "observers")}
                 whole = replace(batch.pipeline, operator=batch.operator, **chosen)
                 found = _reconstruct(counter.instrument(whole, batch.operator), batch)
                 scores.append(self._measured(found.x, batch))

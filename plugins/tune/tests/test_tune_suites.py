@@ -124,6 +124,37 @@ def test_presets_are_what_was_measured_and_work_by_name(suite, tmp_path):
         assert {"preimage", "torch", "optuna", "preimage-tune", "preimage-baselines"} <= set(preset.tuned["versions"])
 
 
+def test_parameters_of_a_start_are_searched_and_counted(suite, tmp_path):
+    """The preset has the start, and gives what was measured."""
+    path = suite()
+    warm = """
+[[method]]
+label = "warm"
+prior = { name = "tv", weight = 0.01 }
+solver = { name = "fista", max_steps = 2 }
+start = { prior = { name = "tikhonov" }, solver = { name = "conjugate-gradients" } }
+[method.search]
+"start.prior.weight" = { low = 1e-3, high = 1.0, log = true }
+"start.solver.max_steps" = { low = 1, high = 30 }
+"""
+    path.write_text(path.read_text() + warm)
+    one, _ = tune(path, tmp_path / "out", Settings(trials=4, key=1), only=["warm"])
+    presets = tmp_path / "out" / "presets" / "warm.toml"
+    (preset, _) = read_presets(presets)
+    assert preset.start["prior"]["weight"] == one.best.parameters["start.prior.weight"]
+    assert preset.start["solver"]["max_steps"] == one.best.parameters["start.solver.max_steps"]
+    assert len({trial.facts["evaluations"] for trial in one.trials}) > 1
+    merge_presets(presets, [])
+    assert read_presets(presets)[0].start == preset.start
+    data = Photographs(size=24, count=3)
+    tables = {"operator": preset.operator[0], "noise": preset.noise, "preset": f"{presets}:warm"}
+    pipeline = Pipeline.from_dict(tables, data=data)
+    labels = [data.label(i) for i in range(3)]
+    x = torch.stack([data[i] for i in range(3)])
+    found = pipeline.reconstruct(pipeline.simulate(x, labels), labels)
+    assert float(psnr(found.x, x).mean()) == pytest.approx(one.best.score, abs=1e-4)
+
+
 def test_evaluations_are_counted_for_each_image(suite, tmp_path):
     """The adjoint solver applies A^T once to each of the three images."""
     tuned = tune(suite(), tmp_path / "out", Settings(trials=1), only=["adjoint"])
@@ -199,6 +230,11 @@ def test_bad_searches_are_refused_before_anything_is_run(suite, tmp_path, search
     assert mentions in str(caught.value)
     assert "tikhonov" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_search_over_a_start_that_is_not_there_is_refused(suite):
+    with pytest.raises(BadParameter, match="the method has no start"):
+        cases(load_suite(suite(search='"start.prior.weight" = { low = 0.1, high = 1.0 }')))
 
 
 def test_integers_where_real_numbers_are_taken_mean_real_numbers(suite):
