@@ -24,22 +24,22 @@ from torch.nn.functional import interpolate
 from preimage import Key, Pipeline
 
 SHAPE = [3, 64, 64]
-TEMPERATURES = (0.0, 0.4, 0.7, 0.85, 1.0)
-MEASUREMENTS = (500, 1000, 2500, 5000)
+TEMPERATURES = (0.6, 0.8, 0.9, 1.0)
+MEASUREMENTS = (500, 1000, 2500)
 METHODS: dict[str, dict[str, Any]] = {
     "glow": {
         "prior": {"name": "glow", "weight": 0.0},
-        "solver": {"name": "latent-map", "max_evaluations": 400},
+        "solver": {"name": "latent-map", "penalty": "none", "max_evaluations": 250},
     },
     "dcgan": {
         "prior": {"name": "dcgan", "weight": 0.0},
-        "solver": {"name": "latent-map", "max_evaluations": 400},
+        "solver": {"name": "latent-map", "penalty": "none", "start": "random", "start_scale": 0.1},
     },
     "Gaussian": {
         "prior": {"name": "gaussian-spectrum", "weights": "faces"},
         "solver": {"name": "gaussian-posterior"},
     },
-    "Lasso-DCT": {"preset": "dct-l1"},
+    "Lasso-DCT": {"prior": {"name": "dct-l1", "weight": 0.005}, "solver": {"name": "lasso", "tolerance": 1e-4}},
 }
 
 
@@ -73,9 +73,8 @@ def samples() -> Figure:
     prior, key = GlowPrior((3, 64, 64), weights="faces"), Key(4)
     with torch.no_grad():
         rows = {f"T = {t:g}": prior.sample(8, key, temperature=t) for t in TEMPERATURES}
-        other = prior.sample(4, key, temperature=0.7)[2:3]
         for path in ("spherical", "linear"):
-            rows[path] = prior.interpolate(face(), other, 8, path=path)[0]
+            rows[path] = prior.interpolate(face(), face().flip(3), 8, path=path)[0]
     return grid(list(rows), [""] * 8, [list(images) for images in rows.values()])
 
 
@@ -102,7 +101,8 @@ def inventions() -> Figure:
             recover(
                 {
                     "prior": {"name": "glow", "weight": 0.0},
-                    "solver": {"name": "latent-map", "max_evaluations": 300, "project": True} | start,
+                    "solver": {"name": "latent-map", "max_evaluations": 200, "penalty": "none", "project": True}
+                    | start,
                 },
                 operator,
                 0.0,

@@ -85,8 +85,8 @@ class LatentMap(RuleBased[LatentMapState]):
     - `start`: "zero": z = 0. "random": normal numbers of deviation c. "fixed-norm": a random direction, norm
       c sqrt(n). "pseudo-inverse": c times the latent of A^+ y with values clipped to [0, 1]. "noise-filled": the same
       with normal noise of deviation 0.2 where A sees nothing (of an inpainting mask: in the hole), clipped.
-      "encode": c times the latent of `Problem.x0`, an estimate of another solver (`[start]` in a pipeline), values
-      clipped to [0, 1]. The last three are for priors that are an `InvertibleMap`; those with A^+ for linear operators.
+      "encode": c times the latent of `Problem.x0`, an estimate of another solver (`[start]` in a pipeline). The last
+      three are for priors that are an `InvertibleMap`; those with A^+ for linear operators.
       Of the starts of the published code these are all that do not use the true image. The search may leave such a
       start, already consistent with y, nowhere to go: that is what c < 1 is for.
     - `start_scale`: c >= 0; "auto" is 1 for the random ones and 0.35 for the encoded ones.

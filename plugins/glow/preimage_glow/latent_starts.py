@@ -96,7 +96,7 @@ def _image(problem: Problem, start: Start, keys: Sequence[Key]) -> Tensor:
         if problem.x0 is None:
             remedy = "give x0, or in a pipeline a [start]: the solver and prior that make it"
             raise Incompatible('start "encode" has no image', "Problem.x0, an estimate of the image", remedy)
-        return problem.x0.to(problem.y).clamp(0, 1)
+        return problem.x0.to(problem.y)
     filling = None
     if start == "noise-filled":
         shape = problem.operator.in_shape

@@ -20,7 +20,7 @@ def preimage_components() -> list[Component]:
             "preimage_glow.glow_ensemble:GlowEnsemble",
             "several trained flows, each as probable: for averages over networks",
             shape=(3, 8, 8),
-            examples=({"weights": ("faces", "faces-celeba")},),
+            examples=({"weights": ("faces", "natural")},),
         ),
         Component(
             "prior",
@@ -64,7 +64,6 @@ def preimage_components() -> list[Component]:
 
 _TRAINED = {
     "faces": "faces of CelebA and FFHQ, 64 x 64 colour (research use, not for commerce)",
-    "faces-celeba": "faces of CelebA alone, 64 x 64 colour (research use, not for commerce)",
     "natural": "photographs of BSDS500, 64 x 64 colour crops (research use)",
 }
 
