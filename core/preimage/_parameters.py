@@ -60,7 +60,7 @@ def parameters(cls: type) -> list[Parameter]:
 def weights_parameters(cls: type) -> dict[str, str]:
     """The constructor parameters that name weights: those annotated as `preimage.weights.WeightsName`, or several such.
 
-    With the component whose weights they are, if its annotation says one ("prior/glow"); "" is the component itself.
+    With the component whose weights they are, if its annotation says one ("prior/flow"); "" is the component itself.
     """
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
     return {

@@ -61,7 +61,7 @@ class Command:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights that a plugin ships: for which component ("prior/glow"), under which name, where ("package:folder/file"),
+    """Weights that a plugin ships: for which component ("prior/flow"), under which name, where ("package:folder/file"),
     and one line saying what they were made from."""
 
     component: str

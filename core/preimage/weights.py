@@ -1,6 +1,6 @@
 """Trained and fitted weights: safetensors files whose header says what they are. Nothing is ever unpickled.
 
-The header's entry "preimage" is JSON: `component` ("prior/glow"), `config` (its constructor's arguments), and facts
+The header's entry "preimage" is JSON: `component` ("prior/flow"), `config` (its constructor's arguments), and facts
 about where the weights come from (data and their terms, recipe, scores, versions).
 """
 
@@ -29,7 +29,7 @@ __all__ = ["Weights", "WeightsFile", "WeightsName", "digests", "find", "load_int
 WeightsName = Annotated[str, WeightsFile]
 """Annotation of a constructor parameter that names weights: a name that a plugin ships, or a path to a file.
 
-Those of another component are `Annotated[str, WeightsFile, "prior/glow"]`.
+Those of another component are `Annotated[str, WeightsFile, "prior/flow"]`.
 """
 
 _FILE = "a safetensors file written by preimage"
@@ -72,7 +72,7 @@ def save_weights(
 
 
 def find(component: str, name: str) -> Path:
-    """The file of the weights with this name for a component ("prior/glow"): shipped by a plugin, or a path.
+    """The file of the weights with this name for a component ("prior/flow"): shipped by a plugin, or a path.
 
     Raises `BadFile` if there is none, with the names there are.
     """
