@@ -1,6 +1,7 @@
 """Weights files: whole or absent, strict to load, never a pickle, and part of a result's provenance."""
 
 import pickle
+from typing import Annotated
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from preimage._parameters import weights_parameters
 from preimage.errors import BadFile, Incompatible
-from preimage.weights import WeightsName, find, load_into, load_weights, save_weights
+from preimage.weights import WeightsFile, WeightsName, find, load_into, load_weights, save_weights
 
 COMPONENT = "prior/line"
 
@@ -108,4 +109,10 @@ def test_parameters_that_name_weights_are_found():
         def __init__(self, *, size: int = 1, weights: WeightsName = "a", optional: WeightsName | None = None):
             pass
 
-    assert weights_parameters(Some) == ["weights", "optional"]
+    assert weights_parameters(Some) == {"weights": "", "optional": ""}
+
+    class Several:
+        def __init__(self, *, weights: tuple[Annotated[str, WeightsFile, "prior/other"], ...]):
+            pass
+
+    assert weights_parameters(Several) == {"weights": "prior/other"}

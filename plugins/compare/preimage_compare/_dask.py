@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from concurrent.futures import CancelledError
 from typing import Any, cast
 
 from distributed import Client, Future, LocalCluster
@@ -67,16 +68,21 @@ class DaskPool(Pool):
         except queue.Empty:
             self._check()
             return None
-        status = future.status
-        if status == "error":
-            error = cast("BaseException | None", future.exception())
-            reply: Reply = Lost(f"its Dask workers were lost: {error}")
-        elif status == "finished":
-            reply = cast(Any, future.result(timeout=CONNECT))
-        else:
-            raise lost_cluster(self._address)
+        try:
+            reply = self._reply(future)
+        except (OSError, TimeoutError, CancelledError) as error:  # the scheduler was lost while the result was fetched
+            raise lost_cluster(self._address) from error
         self._futures.pop(number).release()
         return number, reply
+
+    def _reply(self, future: Future) -> Reply:
+        status = future.status
+        if status == "error":
+            error = cast("BaseException | None", future.exception(timeout=CONNECT))
+            return Lost(f"its Dask workers were lost: {error}")
+        if status != "finished":
+            raise lost_cluster(self._address)
+        return cast(Any, future.result(timeout=CONNECT))
 
     def close(self) -> None:
         self._futures.clear()
