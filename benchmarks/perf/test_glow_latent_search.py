@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not FACES.is_dir(), reason="needs PREIMAGE_DATA 
 
 
 def faces():
-    images = Folder(path=FACES, size=64, colour="colour", crop="stretch")
+    images = Folder(path=FACES, size=64, colour="colour", interpolation="bilinear")
     return torch.stack([images[i] for i in range(len(images))])
 
 
