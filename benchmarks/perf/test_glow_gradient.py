@@ -91,9 +91,10 @@ def measured():
     return times, megabytes([*OURS, "plain", "require gradients"])
 
 
-# Times frozen autograd, times autograd for the weights too, memory of frozen autograd. "masks" is there for time and
-# "reversible" for memory; what computes every network twice costs as much as gradients of the weights.
-GOALS = {"masks": (1.2, 0.9, 0.2), "checkpointed": (1.6, 1.15, 0.12), "reversible": (1.6, 1.15, 0.1)}
+# The goals are one way's: no way meets all three yet. "masks" is there for time and "reversible" for memory; what
+# computes every network twice costs as much as gradients of the weights.
+TIME = {"plain": 1.6, "require gradients": 0.9}
+MEMORY = 0.1
 
 
 @pytest.mark.parametrize("way", OURS)
@@ -102,16 +103,16 @@ def test_a_latent_gradient(way, peer, measured, record_row):
     times, memory = measured
     label = {"plain": "autograd, frozen", "require gradients": "autograd, weights require gradients"}[peer]
     note = f"{memory[way]:.0f} against {memory[peer]:.0f} MB beyond the weights"
-    goal = GOALS[way][0 if peer == "plain" else 1]
-    record_row(f'Glow, 145 steps, latent gradient, "{way}"', times[way], (label, times[peer]), goal, note=note)
+    record_row(f'Glow, 145 steps, latent gradient, "{way}"', times[way], (label, times[peer]), TIME[peer], note=note)
     if peer == "plain":
-        assert memory[way] <= GOALS[way][2] * memory[peer]
+        assert memory[way] <= MEMORY * memory[peer]
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no arithmetic in bfloat16")
-def test_bfloat16_networks_decode(record_row):
+@pytest.mark.parametrize("images", [1, 4])
+def test_bfloat16_networks_decode(images, record_row):
     full, low = (prior("masks", paper(), precision) for precision in ("full", "bfloat16"))
-    z = Key(1).normal((4, *full.latent_shape))
+    z = Key(1).normal((images, *full.latent_shape))
     with torch.no_grad():
         times = interleaved({"low": lambda: low.decode(z), "full": lambda: full.decode(z)}, 3)
         x = full.decode(z)
@@ -119,7 +120,7 @@ def test_bfloat16_networks_decode(record_row):
         trip = float((low.decode(low.encode(x)) - x).abs().max())
     note = f"images differ by at most {image:.1g}, round trip by {trip:.1g}"
     record_row(
-        "Glow, 145 steps, decode of 4 images, networks in bfloat16",
+        f"Glow, 145 steps, decode, images: {images}, networks in bfloat16",
         times["low"],
         ("float32", times["full"]),
         1 / 1.8,
