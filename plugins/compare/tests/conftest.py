@@ -1,5 +1,6 @@
 """A tiny plugin with methods that misbehave, found through an entry point as any other, and the command line."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -134,18 +135,34 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "site")
 
 
+def heed_permissions() -> None:
+    """Give up root's right to write where permissions forbid it, for this process and those that it starts."""
+    drop_from_bounding_set, dac_override = 24, 1  # prctl(2), capabilities(7)
+    if ctypes.CDLL(None, use_errno=True).prctl(drop_from_bounding_set, dac_override, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "the capability cannot be given up")
+
+
 Compare = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def compare(tmp_path: Path, site: Site) -> Compare:
-    """`preimage compare ...` in a process of its own, the faulty plugin installed."""
+    """`preimage compare ...` in a process of its own, the faulty plugin installed.
 
-    def call(*arguments: Any, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    `bound`: by the permissions of files, as any user but root is anyway.
+    """
+
+    def call(*arguments: Any, timeout: float = 300, bound: bool = False) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "preimage", "compare", *map(str, arguments)]
-        environment = site.environment()
         return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout, check=False
+            command,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=site.environment(),
+            timeout=timeout,
+            check=False,
+            preexec_fn=heed_permissions if bound and os.geteuid() == 0 else None,
         )
 
     return call
