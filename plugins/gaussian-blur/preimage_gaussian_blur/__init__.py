@@ -1,16 +1,5 @@
 """Gaussian blur for preimage."""
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from .operator import GaussianBlur as GaussianBlur
-
-__all__ = ["GaussianBlur"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "GaussianBlur":
-        from .operator import GaussianBlur
-
-        return GaussianBlur
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,17 +1,5 @@
 """Perona-Malik diffusion as a nonlinear forward operator."""
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from .operator import PeronaMalik as PeronaMalik
-
-__all__ = ["PeronaMalik"]
-
-
-def __getattr__(name: str) -> Any:
-    # Listing components imports this package, and must not import torch.
-    if name == "PeronaMalik":
-        from .operator import PeronaMalik
-
-        return PeronaMalik
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
