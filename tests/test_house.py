@@ -60,7 +60,7 @@ def test_core_keeps_its_budget():
     """Interfaces, registry, assembly and the solve loop; the laws and the command line are counted apart."""
     apart = {"testing.py", "_reference.py", "_cli.py", "_inspect.py", "_scaffold.py", "__main__.py"}
     sizes = {path.name: lines_of_code(path) for path in CORE.glob("*.py")}
-    assert sum(size for name, size in sizes.items() if name not in apart) <= 2620
+    assert sum(size for name, size in sizes.items() if name not in apart) <= 2540
     assert sum(size for name, size in sizes.items() if name in apart) <= 745
 
 
@@ -93,7 +93,7 @@ def test_core_imports_what_it_declares():
     third = (
         {name for path in CORE.glob("*.py") for name in imported(path)} - set(sys.stdlib_module_names) - {"preimage"}
     )
-    assert third == declared("preimage")
+    assert third == {name.replace("-", "_") for name in declared("preimage")}
 
 
 def test_core_names_no_plugin():
