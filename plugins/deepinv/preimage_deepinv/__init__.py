@@ -3,8 +3,7 @@
 Public names load their module, and with it torch and deepinv, on first use (PEP 562).
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 from . import catalogue, catalogue_methods
 
@@ -12,10 +11,10 @@ _MODULE_OF = {
     entry.target.partition(":")[2]: entry.target.partition(":")[0]
     for entry in (*catalogue.OPERATORS, *catalogue.NOISES, *catalogue_methods.PRIORS, *catalogue_methods.SOLVERS)
 } | catalogue_methods.FUNCTIONS
-__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        module: [name for name, of in _MODULE_OF.items() if of == module] for module in set(_MODULE_OF.values())
+    },
+)
