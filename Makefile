@@ -46,6 +46,7 @@ methods: .venv/installed
 networks: .venv/installed
 	$(BIN)/preimage compare benchmarks/suites/networks.toml --out results/networks --jobs 2
 	$(BIN)/python tools/write_networks.py results/networks
+	$(BIN)/python tools/write_recipes.py
 
 # The studies of invertible generative priors; needs PREIMAGE_DATA with the faces, and hours. The linear baseline is
 # fitted here, to the training faces: its principal components are too large to ship.

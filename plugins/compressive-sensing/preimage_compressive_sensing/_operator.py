@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from preimage import Key, LinearOperator, Shape, check_shape
+from preimage import Diagonal, Key, LinearOperator, Shape, check_shape
 from preimage.errors import BadParameter
 
 from ._cosine import SubsampledCosine
@@ -84,6 +84,10 @@ class Transpose(LinearOperator):
 
     def norm_bound(self) -> float | None:
         return self.operator.norm_bound()
+
+    def normal_diagonal(self) -> Diagonal | None:
+        factor = self.operator.matrix.gram_factor()
+        return None if factor is None else Diagonal.identity(factor)
 
     def solve_normal(self, b: Tensor, shift: float | Tensor) -> Tensor | None:
         check_shape(b, self.in_shape, "right-hand side of the normal equations of Transpose")

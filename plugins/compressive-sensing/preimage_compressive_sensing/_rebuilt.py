@@ -44,6 +44,10 @@ class Rebuilt(LinearOperator, Generic[Tables]):
     def solve_gram(self, b: Tensor, shift: float | Tensor) -> Tensor:
         """(A A^T + shift I)^-1 b exactly: (B, m) -> (B, m); `shift` positive, one number or one per image (B,)."""
 
+    def gram_factor(self) -> float | None:
+        """c if A A^T = c I, else None."""
+        return None
+
     def tables(self, like: Tensor) -> Tables:
         """`draw` for the dtype and device of `like`, remembered as long as the operator lives."""
         return self.remembered(Rebuilt, like, lambda: self.draw(like.dtype, like.device))

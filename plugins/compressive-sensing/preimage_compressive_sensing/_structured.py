@@ -41,6 +41,9 @@ class SubsampledTransform(Rebuilt[Tables]):
     def norm_bound(self) -> float:
         return self.scale
 
+    def gram_factor(self) -> float:
+        return self.scale**2
+
     def solve_gram(self, b: Tensor, shift: float | Tensor) -> Tensor:
         return b / (self.scale**2 + per_image(shift, b))
 

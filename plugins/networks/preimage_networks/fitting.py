@@ -63,9 +63,10 @@ class NetworkFit(Solver[FitState]):
     at. `objective` is the misfit of the estimate.
 
     Networks are computed in single precision, one image at a time on a CPU, together on a GPU. The problem is computed
-    in the dtype of y, for all images together. In double precision a batch gives exactly what its images give alone.
-    In single precision too, but for operators whose results depend on batch mates in the last bits, such as a dense
-    random matrix: the fit is chaotic, and within a hundred steps these bits become tenths of a decibel.
+    in the dtype of y, for all images together. On a CPU a batch gives exactly what its images give alone: in double
+    precision always, in single precision with operators whose result for an image has the same bits in any batch. All
+    of ours have; a dense random matrix only where numba is installed. The fit is chaotic: without that, the last bits
+    become hundredths of a decibel within ten steps, and tenths within a hundred.
 
     A step costs one F and one F'^T, and one more F with averaging.
     Raises `BadParameter` for values out of range; needs images (C, H, W) with sides of at least 4 pixels, or

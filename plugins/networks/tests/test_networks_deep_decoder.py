@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from preimage_compressive_sensing import CompressiveSensing
 from preimage_networks.decoder_network import DecoderNetwork
 from preimage_networks.deep_decoder import DeepDecoder
 from preimage_networks.early_stopping import Best, Spread
@@ -94,6 +95,19 @@ def test_a_batch_gives_what_its_images_give_alone(dtype, averaging):
     for index in range(3):
         alone = solve(problem.rows(torch.tensor([index])), solver, key=[keys[index]])
         assert torch.equal(alone.x[0], together.x[index])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_with_a_dense_matrix_too(dtype):
+    pytest.importorskip("numba", reason="without numba a matrix product rounds by its batch")
+    x = smooth_images(3, (1, 16, 20), dtype)
+    operator, noise = CompressiveSensing((1, 16, 20), measurements=150, key=Key(0)), GaussianNoise(sigma=0.01)
+    problem = Problem(operator, noise.sample(operator(x), Key(5)), noise)
+    solver, keys = DeepDecoder(max_steps=40, channels=8, stopping="none"), Key(1).rows(3)
+    together = solve(problem, solver, key=keys).x
+    for index in range(3):
+        alone = solve(problem.rows(torch.tensor([index])), solver, key=[keys[index]]).x
+        assert torch.equal(alone[0], together[index])
 
 
 def test_double_precision_hides_the_last_bits_of_an_operator_from_the_fit():

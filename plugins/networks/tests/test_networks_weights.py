@@ -18,6 +18,7 @@ import pytest
 import torch
 from preimage_data import Folder, psnr
 from preimage_train.checkpoint import digest
+from preimage_train.recipe import read_tables
 
 from preimage import Pipeline, load
 from preimage._plugins import discover, resource
@@ -102,7 +103,7 @@ def test_the_header_says_where_it_comes_from(file):
 
 @each_file
 def test_the_recipe_that_ships_is_the_one_it_was_trained_by(file):
-    recipes = [tomllib.loads(path.read_text("utf-8")) for path in sorted(RECIPES.glob("*.toml"))]
+    recipes = [read_tables(path) for path in sorted(RECIPES.glob("*.toml"))]
     meant = [r for r in recipes if (r["model"]["name"], r["export"]["name"]) == (file.component, file.name)]
     assert len(meant) == 1
     assert weights_of(file).facts["recipe"] == json.loads(json.dumps(meant[0]))

@@ -41,14 +41,18 @@ class Position:
     validated: int = -1
 
 
-def write(folder: Path, recipe: str, position: Position, tensors: Mapping[str, Tensor]) -> None:
+def write(
+    folder: Path, recipe: str, position: Position, tensors: Mapping[str, Tensor], images: Mapping[str, str]
+) -> None:
     """Write the newest checkpoint of a run folder; the one before is kept.
+
+    - `images`: the digest of each collection of images that the run sees.
 
     The file is written whole before it takes the other's place. Raises `BadFile` if there is no room, or no permission;
     both files are then what they were.
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    facts = {"recipe": recipe, "position": vars(position), "digest": digest(held)}
+    facts = {"recipe": recipe, "images": dict(images), "position": vars(position), "digest": digest(held)}
     data = save(held, {"preimage-checkpoint": json.dumps(facts)})
     newest = folder / NEWEST
     fresh = folder / f".{NEWEST}.new"
@@ -63,10 +67,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
     atomic_write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, header))
 
 
-def read(folder: Path, recipe: str) -> tuple[Position, dict[str, Tensor], list[str]] | None:
+def read(
+    folder: Path, recipe: str, images: Mapping[str, str] | None = None
+) -> tuple[Position, dict[str, Tensor], list[str]] | None:
     """The last sound checkpoint of a run folder, and what was wrong with newer ones; None if there never was one.
 
-    Raises `Incompatible` if it belongs to another recipe, `BadFile` if none of those there can be used.
+    Raises `Incompatible` if it belongs to another recipe, or to other images than `images` (None: not compared; nor are
+    those that the checkpoint knows nothing of), `BadFile` if none of those there can be used.
     """
     wrong = list[str]()
     files = [path for name in (f".{NEWEST}.new", NEWEST, BEFORE) if (path := folder / name).exists()]
@@ -80,6 +87,12 @@ def read(folder: Path, recipe: str) -> tuple[Position, dict[str, Tensor], list[s
         if facts["recipe"] != recipe:
             found = f"{path} belongs to another recipe (hash {facts['recipe'][:8]}, not {recipe[:8]})"
             raise Incompatible(found, "the recipe that the run was begun with", "use another --out, or --overwrite")
+        known = facts.get("images", {})
+        changed = [what for what, found in (images or {}).items() if known.get(what, found) != found]
+        if changed:
+            found = f"{path}: the {' and '.join(changed)} images are not those that the run was begun with"
+            remedy = "put them back, or begin anew: another --out, or --overwrite"
+            raise Incompatible(found, "the same images in the same order", remedy)
         return Position(**facts["position"]), tensors, wrong
     if wrong:
         remedy = "begin anew with --overwrite, or put a copy of a checkpoint there"

@@ -14,7 +14,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a value: --set budget.steps=500.")
 @click.option("--resume", is_flag=True, help="Go on with the run in OUT, from its last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in OUT.")
-@click.option("--minutes", type=float, help="Train so long at most, then stop so that --resume can go on.")
+@click.option("--minutes", type=float, help="Train (or search) so long at most, then stop so that it can go on.")
 @click.option("--checkpoint-seconds", default=60.0, show_default=True, help="How often a checkpoint is written.")
 @click.option("--search", type=int, metavar="N", help="Try N draws from the recipe's [search]; train nothing else.")
 @click.option("--accelerator", default="auto", show_default=True, help="Lightning Fabric's: cpu, cuda, ...")
@@ -56,6 +56,8 @@ def train(
 
     if recipe is None and (resume or overwrite or search is not None or out is not None):
         raise click.UsageError("there is no RECIPE: name the one to train")
+    if search is not None and overwrite:
+        raise click.UsageError("a search goes on where it was: to begin another, name another --out")
     if recipe is None:
         for path in sorted(recipes.SHIPPED.glob("*.toml")):
             click.echo(f"{path.stem:28} {recipes.title(path)}")
@@ -69,14 +71,12 @@ def train(
     path = recipes.find(recipe)
     read = recipes.read(path, overridden(settings))
     folder = out or Path("trained") / path.stem
+    limits = Slice(None if minutes is None else 60 * minutes, checkpoint_seconds)
+    where = Devices(accelerator, devices, nodes, strategy)
     if search is not None:
         from .search import search_recipe
 
-        return search_recipe(read, folder, search, console)
+        return search_recipe(read, folder, search, console, limits, where)
     prepare_folder(read, folder, resume=resume, overwrite=overwrite)
-    limits = Slice(None if minutes is None else 60 * minutes, checkpoint_seconds)
-    run(
-        read, folder, console=console, resume=resume, limits=limits,
-        devices=Devices(accelerator, devices, nodes, strategy),
-    )  # fmt: skip
+    run(read, folder, console=console, resume=resume, limits=limits, devices=where)
     return 0

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,6 +105,7 @@ class Training:
         self, recipe: Recipe, images: Images, judged: Images | None, folder: Path, fabric: Fabric, listener: Listener
     ):
         self.recipe, self.images, self.folder, self.fabric, self.listener = recipe, images, folder, fabric, listener
+        self._seen = {"training": images} | ({} if judged is None else {"validation": judged})
         self.feed = Feed(images, recipe.batches, recipe.key.child("data"), fabric.global_rank, fabric.world_size)
         network = initial_network(recipe)
         raise_all("the recipe does not fit together", recipe.objective.objections(network))
@@ -167,9 +169,13 @@ class Training:
             whole |= checkpoint.optimiser_tensors(optimiser, f"optimiser/{phase}")
         return whole
 
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {what: images.digest() for what, images in self._seen.items()}
+
     def resume(self) -> bool:
         """Go back to the last checkpoint; False if there is none. Raises as `checkpoint.read`."""
-        found = checkpoint.read(self.folder, self.recipe.digest)
+        found = checkpoint.read(self.folder, self.recipe.digest, self._digests)
         if found is None:
             return False
         self.position, tensors, wrong = found
@@ -187,7 +193,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint (the first process does)."""
         if self.fabric.is_global_zero:
-            checkpoint.write(self.folder, self.recipe.digest, self.position, self.tensors())
+            checkpoint.write(self.folder, self.recipe.digest, self.position, self.tensors(), self._digests)
         self.fabric.barrier()
 
     def run(self, limits: Slice) -> Outcome:

@@ -12,11 +12,12 @@ from torch import nn
 
 from preimage import Dataset, ForwardModel, Key, load, names
 from preimage._parameters import convert, parameters, problems, unknown
-from preimage.assembly import construct, read_toml, with_overrides
+from preimage.assembly import construct, with_overrides
 from preimage.errors import BadFile, BadParameter, Incompatible, PreimageError, raise_all
 from preimage.trained import Trained
 from preimage.weights import find as find_weights
 
+from .include import with_included
 from .objective import Objective
 from .recovery import Recovery, prior_class
 from .settings import Batches, Budget, Export, Optimiser, Precision, Schedule, Validation
@@ -132,7 +133,12 @@ def _shipped() -> dict[str, Path]:
 
 def read(path: Path, overrides: Tables | None = None) -> Recipe:
     """A checked recipe, some values replaced. Raises one error, or `SeveralProblems` with all of them."""
-    return parse(with_overrides(read_toml(path), overrides or {}, str(path)), str(path))
+    return parse(with_overrides(read_tables(path), overrides or {}, str(path)), str(path))
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a recipe file, with those that it includes (`with_included`), unchecked."""
+    return with_included(path, find)
 
 
 def parse(tables: Tables, where: str = "recipe") -> Recipe:
@@ -294,4 +300,4 @@ def _objective(tables: Tables, where: str, found: list[PreimageError]) -> Object
 
 def title(path: Path) -> str:
     """The title of a recipe file."""
-    return str(read_toml(path).get("title", ""))
+    return str(read_tables(path).get("title", ""))

@@ -11,11 +11,10 @@ import tomli_w
 import torch
 from PIL import Image
 from preimage_train import parse, read
-from preimage_train.recipe import SHIPPED, find
+from preimage_train.recipe import SHIPPED, find, read_tables
 from preimage_train.settings import Budget, Schedule
 
 from preimage._cli import run as command
-from preimage.assembly import read_toml
 from preimage.errors import BadFile, BadParameter, Incompatible, SeveralProblems
 from preimage.weights import load_into, load_weights, save_weights
 
@@ -23,7 +22,7 @@ from preimage.weights import load_into, load_weights, save_weights
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
 def test_every_recipe_that_ships_is_sound(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where nothing was trained yet
-    tables = read_toml(find(name))
+    tables = read_tables(find(name))
     start = tables.get("start", "")
     if (first := Path(start).parent.name) and start == f"trained/{first}/weights.safetensors":
         with pytest.raises(BadFile, match=f"preimage train {first}"):
@@ -246,6 +245,33 @@ def test_random_search_keeps_its_trials_and_writes_the_best(tables, tmp_path, ru
     assert best.config["features"] in (2, 4)
     del tables["search"]
     assert "no [search]" in run(tables, tmp_path, "--search", "2").stderr
+
+
+def test_a_search_keeps_to_its_minutes_and_goes_on_within_a_trial(tables, tmp_path, run):
+    tables["budget"] = {"steps": 40}
+    tables["validation"]["every"] = 20
+    tables["search"] = {"optimiser.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    stopped = run(tables, tmp_path, "--search", "2", "--minutes", "1e-5")
+    assert stopped.exit_code == 0
+    assert "stopped; the same command goes on" in stopped.stderr
+    assert "trial 1" not in stopped.stderr
+    (begun,) = (tmp_path / "run" / "trials").iterdir()
+    assert not (begun / "weights.safetensors").exists()
+    assert run(tables, tmp_path, "--search", "2", "--minutes", "10").exit_code == 0
+    assert (begun / "weights.safetensors").exists()
+    assert len(list((tmp_path / "run" / "trials").iterdir())) == 2
+
+
+def test_a_search_uses_the_devices_that_it_is_given(tables, tmp_path, run):
+    tables["search"] = {"optimiser.learning_rate": {"low": 1e-4, "high": 1e-2}}
+    missing = run(tables, tmp_path, "--search", "1", "--accelerator", "nothing")
+    assert missing.exit_code == 2
+    assert "devices nothing" in missing.stderr
+    several = run(tables, tmp_path, "--search", "1", "--accelerator", "cpu", "--devices", "2")
+    assert several.exit_code == 2
+    assert "a search on 2 processes" in several.stderr
+    assert run(tables, tmp_path, "--search", "1", "--overwrite").exit_code == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_on_its_own_validation_images_is_refused(tables, tmp_path, run):

@@ -20,7 +20,7 @@ from preimage_train.supervised import Reconstruction
 from rich.console import Console
 from safetensors.torch import load_file
 
-from preimage import Pipeline, load
+from preimage import Key, Pipeline, load
 from preimage.errors import BadFile, Diverged, Incompatible
 from preimage.weights import load_weights, save_weights
 
@@ -227,6 +227,29 @@ def test_another_recipe_s_checkpoint_is_refused(tables, tmp_path):
     tables["optimiser"]["learning_rate"] = 1e-3
     with pytest.raises(Incompatible, match="another recipe"):
         train(tables, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("what", ["training", "validation"])
+def test_other_images_than_the_run_was_begun_with_are_refused(tables, tmp_path, what):
+    folder = {name: tmp_path / name for name in ("training", "validation")}
+    for number, path in enumerate(folder.values()):
+        path.mkdir()
+        for index in range(2):
+            pixels = Key(10 * number + index).uniform((1, 32, 32))
+            preimage_data.write_image(path / f"{index}.png", pixels)
+    tables["data"], tables["validation"]["data"] = (
+        {"name": "folder", "path": str(path), "colour": "grey", "size": 32} for path in folder.values()
+    )
+    train(tables, tmp_path / "run", stop=lambda: True)
+    kept = (tmp_path / "run" / checkpoints.NEWEST).read_bytes()
+    changed = folder[what] / "1.png"
+    image = changed.read_bytes()
+    preimage_data.write_image(changed, Key(99).uniform((1, 32, 32)))
+    with pytest.raises(Incompatible, match=f"the {what} images are not those that the run was begun with"):
+        train(tables, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / checkpoints.NEWEST).read_bytes() == kept
+    changed.write_bytes(image)
+    assert train(tables, tmp_path / "run", resume=True).finished
 
 
 def test_runs_are_not_mixed_up(tables, tmp_path):
