@@ -2,13 +2,16 @@
 
 python tools/check_certificates.py                          # 10,000 checks of each of the networks that ship
 python tools/check_certificates.py NAME --checks 1000 --seed 1
-python tools/check_certificates.py --psnr RUN               # what the certificate costs the network of a training run
+python tools/check_certificates.py --record results/certificates.jsonl     # can be stopped, and goes on where it was
+python tools/check_certificates.py --psnr RUN ...           # what the certificate costs the networks of training runs
 
 For each network: the largest expansion found, as a share of what the certificate allows, of each f_i, of phi^-1 and of
-the factors W1 and W2, and the true norm of W1 at two sizes (Lanczos), least and largest share over the blocks.
+the factors W1 and W2, and the true norm of W1 at two sizes (Lanczos), least and largest share over the blocks. At the
+end one table of all.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +35,15 @@ from preimage import Key
 from preimage._plugins import discover
 from preimage.errors import PreimageError
 from preimage.trained import restore
-from preimage.weights import load_weights
+from preimage.weights import Weights, load_weights
 
 COMPONENT = "prior/iresnet"
 CONVERGED = Terms(6, 0)
 ROWS = {"residuals": "Lip(f_i)", "inverse": "Lip(phi^-1)", "wide": "||W1_i||", "narrow": "||W2_i||"}
 
 
-def check(name: str, arguments: argparse.Namespace, console: Console) -> bool:
-    """Print the table of one network; whether its certificate held."""
-    weights = load_weights(name, COMPONENT)
+def check(name: str, weights: Weights, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Print the table of one network; what was found."""
     network = cast(InvertibleResNet, restore(weights, InvertibleResNet))
     verify(weights, network)
     norms = certified_norms(weights)
@@ -55,11 +57,12 @@ def check(name: str, arguments: argparse.Namespace, console: Console) -> bool:
         found = search.run(arguments.checks, sizes, lambda done: bar.update(task, completed=done))
         title = f"{name}: {found.checks} checks, seed {arguments.seed}, {found.violations} violations"
         table = Table("bound", "checks", "largest / bound", "where", "violations", title=title)
+        record: dict[str, Any] = {"checks": found.checks, "violations": found.violations, "norms": {}}
         for field, heading in ROWS.items():
             tally = getattr(found, field)
+            record[field] = tally.largest
             row = (heading, str(tally.checks), f"{tally.largest:.6f}", tally.where, str(tally.violations))
             table.add_row(*row)
-        sound = found.violations == 0
         for size in arguments.norms:
             task = bar.add_task(f"norms at {size} x {size}", total=len(norms))
             shares = list[float]()
@@ -67,11 +70,45 @@ def check(name: str, arguments: argparse.Namespace, console: Console) -> bool:
                 shares.append(norm_on_images(residual.wide, size) / own.wide)
                 bar.advance(task)
             over = sum(share > 1 for share in shares)
-            sound = sound and not over
+            record["norms"][str(size)] = [min(shares), max(shares)]
+            record["violations"] += over
             said = f"true norms at {size} x {size}, least {min(shares):.6f}"
             table.add_row("||W1_i||", str(len(shares)), f"{max(shares):.6f}", said, str(over))
     console.print(table)
-    return sound
+    return record
+
+
+def checked(name: str, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """What was found of one network, now or, for the same weights and arguments, before."""
+    weights = load_weights(name, COMPONENT)
+    settings = {key: getattr(arguments, key) for key in ("checks", "seed", "largest", "norms")}
+    identity = {"name": name, "digest": weights.facts["certificate"]["digest"], "settings": settings}
+    file: Path | None = arguments.record
+    if file is not None and file.exists():
+        for line in file.read_text().splitlines():
+            read = json.loads(line)
+            if {key: read[key] for key in identity} == identity:
+                return read
+    record = identity | check(name, weights, arguments, console)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(json.dumps(record) + "\n")
+    return record
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """The table of all networks."""
+    sizes = list(records[0]["norms"])
+    heads = ["weights", "checks", "violations", "Lip(f_i)", "Lip(phi^-1)", "W1", "W2"]
+    heads += [f"true norm of W1 at {size} x {size}" for size in sizes]
+    lines = [" | ".join(heads), "|".join(["---", *["---:"] * (len(heads) - 1)])]
+    for record in records:
+        cells = [record["name"], f"{record['checks']:,}", str(record["violations"])]
+        cells += [f"{record[field]:.{3 + (field == 'inverse')}f}" for field in ROWS]
+        cells += ["{:.4f} to {:.4f}".format(*record["norms"][size]) for size in sizes]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" if index != 1 else f"|{line}|" for index, line in enumerate(lines))
 
 
 @torch.no_grad()
@@ -120,20 +157,26 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--largest", type=int, default=512, help="largest side of the images in pixels")
     parser.add_argument("--norms", type=int, nargs="*", default=[48, 96], help="sizes at which true norms are computed")
-    parser.add_argument("--psnr", type=Path, metavar="RUN", help="folder of a training run; needs PREIMAGE_DATA")
-    parser.add_argument("--images", type=int, default=32, help="how many of its validation images, for --psnr")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="what is found, a line for each network")
+    parser.add_argument(
+        "--psnr", type=Path, nargs="+", metavar="RUN", help="folders of training runs; needs PREIMAGE_DATA"
+    )
+    parser.add_argument("--images", type=int, default=32, help="how many of their validation images, for --psnr")
     arguments: Any = parser.parse_args(given)
+    torch.set_num_threads(1)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         if arguments.psnr is not None:
-            psnr_cost(arguments.psnr, arguments.images, console)
+            for folder in arguments.psnr:
+                psnr_cost(folder, arguments.images, console)
             return 0
         names = arguments.weights or sorted(w.name for w in discover().weights if w.component == COMPONENT)
         if not names:
             console.print(f"no weights of {COMPONENT} are installed")
             return 1
-        held = [check(name, arguments, console) for name in names]
-        return 0 if all(held) else 1
+        records = [checked(name, arguments, console) for name in names]
+        print(markdown(records))
+        return 0 if not any(record["violations"] for record in records) else 1
     except PreimageError as error:
         console.print(str(error), markup=False)
         return 1

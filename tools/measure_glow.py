@@ -37,10 +37,12 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "m1000-mirror": (sensing(1000), FREE | {"max_evaluations": 400, "mirror": True}, 0.0),
     "m2500-shrunk": (sensing(2500), FREE | {"max_evaluations": 400, "start_scale": 0.15}, 0.0),
     "m2500": (sensing(2500), FREE | {"max_evaluations": 800}, 0.0),
-    "m5000-shrunk": (sensing(5000), FREE | {"max_evaluations": 600, "start_scale": 0.35}, 0.0),
+    "m5000": (sensing(5000), FREE | {"max_evaluations": 300}, 0.0),
+    "m5000-shrunk": (sensing(5000), FREE | {"max_evaluations": 150, "start_scale": 0.8}, 0.0),
+    "m5000-long": (sensing(5000), FREE | {"max_evaluations": 600, "start_scale": 0.35}, 0.0),
     "hole": (HOLE, FREE | {"max_evaluations": 400, "project": True}, 0.0),
-    "noise-0.05": (denoising(0.05), {"max_evaluations": 150, "start_scale": 0.15}, 0.005),
-    "noise-0.1": (denoising(0.1), {"max_evaluations": 150, "start_scale": 0.15}, 0.02),
+    "noise-0.05": (denoising(0.05), {"max_evaluations": 250, "start": "pseudo-inverse", "start_scale": 0.15}, 0.005),
+    "noise-0.1": (denoising(0.1), {"max_evaluations": 250, "start": "pseudo-inverse", "start_scale": 0.15}, 0.02),
 }
 
 
@@ -61,7 +63,7 @@ def main() -> None:
         if given.evaluations:
             solver["max_evaluations"] = given.evaluations
         tables = {"shape": list(data.shape), "prior": {"name": "glow", "weights": "faces", "weight": weight}} | forward
-        if "start_scale" in options:
+        if "start_scale" in options and "start" not in options:
             solver["start"], tables["start"] = "encode", SHRUNK
         pipeline = Pipeline.from_dict(tables | {"solver": solver})
         found = pipeline.reconstruct(pipeline.simulate(truth, labels), labels, throw=False)

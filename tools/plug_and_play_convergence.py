@@ -3,12 +3,12 @@
 python tools/plug_and_play_convergence.py [convergence] [uniqueness] [quality]      # default: all three
 
 Blur, inpainting and compressive sensing of crops from BSDS500 (first names of its validation images; PREIMAGE_DATA is
-where the data are), 96 x 96, grey, noise 0.025, in float64:
+where the data are), 96 x 96, grey, noise 0.025, in float64 (quality: in float32):
 
 - convergence: steps until the relative fixed-point residual is below 1e-5, and the largest factor by which the absolute
   one, the change of the variable in which the iteration is an averaged operator, ever grew in a step;
 - uniqueness: how far the limits of both solvers from three starts lie apart, with and without a contraction;
-- quality: PSNR beside TV and BM3D, strengths chosen from the same number of values for each on the first crop.
+- quality: PSNR beside TV and BM3D, strengths chosen from the same number of values for each on a crop of its own.
 """
 
 import argparse
@@ -127,10 +127,9 @@ def uniqueness(images: Tensor, weights: str, contractions: Sequence[float] = (1.
 
 
 def quality(images: Tensor, weights: str) -> None:
-    """Prints a line for every operator."""
-    print("operator: PSNR of the start; with the averaged denoiser, TV, BM3D (strength)")
-    shape = tuple(images.shape[1:])
-    averaged, bm3d = AveragedNetworkDenoiser(shape, weights=weights).double(), BM3D(shape)
+    """Prints a table with a row for every operator; the last image is the one that strengths are chosen on."""
+    shape, images = tuple(images.shape[1:]), images.float()
+    averaged, bm3d = AveragedNetworkDenoiser(shape, weights=weights), BM3D(shape)
 
     def plug_and_play(prior: Denoiser, steps: int) -> Callable[[Problem, float], Tensor]:
         def run(problem: Problem, sigma: float) -> Tensor:
@@ -144,17 +143,20 @@ def quality(images: Tensor, weights: str) -> None:
         return solve(given, ADMM(max_steps=500)).x
 
     methods: dict[str, tuple[Callable[[Problem, float], Tensor], Sequence[float]]] = {
-        "averaged": (plug_and_play(averaged, 1000), (0.007, 0.01, 0.02, 0.03, 0.045, 0.07)),
-        "tv": (total_variation, (2e-4, 5e-4, 1.3e-3, 3e-3, 8e-3, 2e-2)),
-        "bm3d": (plug_and_play(bm3d, 20), (0.007, 0.01, 0.02, 0.03, 0.045, 0.07)),
+        "averaged": (plug_and_play(averaged, 500), (0.007, 0.015, 0.03, 0.06)),
+        "tv": (total_variation, (5e-4, 2e-3, 6e-3, 2e-2)),
+        "bm3d": (plug_and_play(bm3d, 20), (0.007, 0.015, 0.03, 0.06)),
     }
+    heads = ["operator", "start", *(f"{method} (strength)" for method in methods)]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for name, operator in operators(images.shape[-1]).items():
-        problem, first = measured(operator, images), measured(operator, images[:1])
-        line = f"{float(psnr(problem.start(), images).mean()):.2f}"
-        for method, (run, strengths) in methods.items():
-            best = max(strengths, key=lambda s: float(psnr(run(first, s), images[:1])))
-            line += f"; {method} {float(psnr(run(problem, best), images).mean()):.2f} ({best:g})"
-        print(f"{name}: {line}", flush=True)
+        problem, other = measured(operator, images[:-1]), measured(operator, images[-1:])
+        cells = [name, f"{float(psnr(problem.start(), images[:-1]).mean()):.2f}"]
+        for run, strengths in methods.values():
+            scores = {strength: float(psnr(run(other, strength), images[-1:])) for strength in strengths}
+            best = max(strengths, key=scores.__getitem__)
+            cells.append(f"{float(psnr(run(problem, best), images[:-1]).mean()):.2f} ({best:g})")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -174,7 +176,7 @@ def main() -> None:
     images = crops(given.images, given.side)
     for name in given.parts or parts:
         print(f"\n{name}", flush=True)
-        parts[name](images, given.weights)
+        parts[name](crops(given.images + 1, given.side) if name == "quality" else images, given.weights)
 
 
 if __name__ == "__main__":

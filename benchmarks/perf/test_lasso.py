@@ -6,7 +6,7 @@ single precision and in the memory order it wants; ours is charged for everythin
 a duality gap of 1e-4 ||y||^2, which is checked: scikit-learn's in double precision here, ours is its certificate (which
 tests/test_baselines_priors_lasso.py holds against double precision).
 At an equal gap the objectives are not equal, so a second row asks ours for a mean objective no higher than
-scikit-learn's, with a tolerance found by a run that is not timed.
+scikit-learn's too, at the tolerance of 6e-5 ||y||^2, found by a run that is not timed.
 
 One run of each: scikit-learn takes the better part of a minute.
 """
@@ -75,9 +75,12 @@ def seconds(work) -> tuple[float, torch.Tensor]:
 
 
 def fresh(problem: Problem) -> Problem:
-    """The same problem with an operator that remembers no factorisation yet, its matrix drawn."""
+    """The same problem with an operator that remembers no factorisation yet, its matrix drawn.
+
+    Both products are applied once, so that loading their compiled code is not counted; nor is the peer's.
+    """
     operator = CompressiveSensing(SHAPE, measurements=MEASUREMENTS, key=Key(0))
-    operator(problem.y.new_zeros(1, *SHAPE))
+    operator.adjoint(operator(problem.y.new_zeros(12, *SHAPE)))
     return Problem(operator, problem.y, problem.noise, problem.prior, problem.weight)
 
 
@@ -86,7 +89,7 @@ def test_lasso_dct(problem, record_row):
     matrix = problem.operator.matrix.tables(problem.y)
     their_gap, their_objective = dual_gap(problem, their_x, problem.y - their_x.flatten(1) @ matrix.mT)
     assert float(their_gap.max()) <= 1.01 * GAP
-    for tolerance, bound, what in ((GAP, 0.1, "gap 1e-4 ||y||^2"), (3e-5, 0.15, "its mean objective or lower")):
+    for tolerance, bound, what in ((GAP, 0.1, "gap 1e-4 ||y||^2"), (6e-5, 0.1, "its mean objective or lower")):
         again = fresh(problem)
         ours, result = seconds(lambda again=again, tolerance=tolerance: solve(again, Lasso(tolerance=tolerance)))
         gap = result.certificate / problem.y.square().sum(1)

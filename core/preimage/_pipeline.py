@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -103,7 +103,10 @@ class Pipeline(ForwardModel):
     def __post_init__(self):
         example = self.operator_for(["example"]) if self.per_image else self.operator
         found: list[PreimageError] = [*misfits(self.solver, example, self.noise, self.prior)]
-        if self.start is not None:
+        if self.start is None:
+            operator = cast(ForwardOperator, example)
+            found += [] if found else self.solver.objections_to_start(operator, self.noise, self.prior)
+        else:
             wrong = misfits(self.start.solver, example, self.noise, self.start.prior)
             found += [error.within("start") for error in wrong]
             if not self.solver.uses_start():

@@ -108,6 +108,10 @@ class Solver(ABC, Generic[S]):
         """What is wrong with parts that are of the right types, for this solver; asked when a pipeline is assembled."""
         return []
 
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        """What is wrong with a run that begins at `Problem.start()`; asked of a pipeline without [start]."""
+        return []
+
     def reference_problem(self, key: Key) -> Problem:
         """The small problem in float64 on which `preimage check` holds this solver to the laws.
 
@@ -223,6 +227,8 @@ class Run:
         estimate = self.solver.estimate(self.problem, self.state)
         # A sum shows NaN and infinity at a fraction of the cost; a suspicious one is looked into, for it may overflow.
         finite = torch.isfinite(estimate.flatten(1).sum(1))
+        if not bool((done | wrong).logical_or_(~finite).any()):
+            return
         if not bool(finite.all()):
             finite = torch.isfinite(estimate).flatten(1).all(1)
         sound = finite & ~wrong

@@ -21,8 +21,8 @@ class InversionConvergence(LearnedOperatorStudy):
     """The inversion error along a schedule of noise sigma and bound L(sigma): does it fall as sigma vanishes?
 
     phi^-1 is a convergent regularisation if L -> 1 and sigma / (1 - L) -> 0 as sigma -> 0, and phi comes close to F
-    faster than L to 1 (Arndt & Nickel 2024, section 2.2, and their figure on L(delta)). Each place of the schedule has
-    a network of its own, trained at that noise under that bound. Reported is the mean over images of
+    faster than L to 1 (Arndt & Nickel 2024, their theory of regularisation and figure on L(delta)). Each place of the
+    schedule has a network of its own, trained at that noise under that bound. Reported is the mean over images of
 
         rms(phi^-1(y) - x),  y = F(x) + sigma n,
 

@@ -19,8 +19,10 @@ from preimage import (
     dot,
     per_image,
 )
+from preimage.errors import Incompatible
 
 from .checks import not_negative
+from .solved_at_start import solved_at_start
 from .stopping import Rule, RuleBased
 
 
@@ -72,6 +74,9 @@ class ConjugateGradients(RuleBased[CGState]):
     def __post_init__(self):
         super().__post_init__()
         not_negative("tolerance", self.tolerance)
+
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        return solved_at_start(self, operator) if prior is None else []
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> CGState:
         operator, y = cast(LinearOperator, problem.operator), problem.y

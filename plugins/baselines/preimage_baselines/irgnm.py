@@ -20,11 +20,12 @@ from preimage import (
     dot,
     per_image,
 )
-from preimage.errors import BadParameter
+from preimage.errors import BadParameter, Incompatible
 
 from .checks import positive
 from .gauss_newton_model import Curvature, GaussNewtonModel, Step, curvature, truncated_conjugate_gradients
 from .line_search import Point, lower
+from .solved_at_start import solved_at_start
 from .stopping import Event, Rule, RuleBased
 
 
@@ -99,6 +100,9 @@ class IRGNM(RuleBased[IRGNMState]):
             raise BadParameter(f"forcing is {self.forcing}", "a number in [0, 1)")
         if self.max_inner_steps < 1:
             raise BadParameter(f"max_inner_steps is {self.max_inner_steps}", "an integer >= 1")
+
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        return solved_at_start(self, operator) if prior is None else []
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> IRGNMState:
         x = problem.start()

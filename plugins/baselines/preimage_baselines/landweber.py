@@ -7,12 +7,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from preimage import ForwardOperator, Key, LeastSquares, Noise, Problem, norms, per_image
-from preimage.errors import BadParameter
+from preimage import ForwardOperator, Key, LeastSquares, Noise, Prior, Problem, norms, per_image
+from preimage.errors import BadParameter, Incompatible
 
 from .checks import not_negative, positive
 from .pnp_gradient import known_globally
 from .proximal_gradient import first_lipschitz
+from .solved_at_start import solved_at_start
 from .stopping import Growth, Rule, RuleBased, ratio
 
 
@@ -69,6 +70,9 @@ class Landweber(RuleBased[LandweberState]):
         if self.box is not None and not self.box[0] < self.box[1]:
             raise BadParameter(f"box is {self.box}", "the least pixel value and a greater one", "use (0, 1)")
         not_negative("tolerance", self.tolerance)
+
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        return solved_at_start(self, operator) if self.box is None else []
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> LandweberState:
         x = self._project(problem.start())

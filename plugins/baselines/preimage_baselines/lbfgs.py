@@ -18,54 +18,50 @@ from .stopping import Event, Rule, RuleBased
 
 @dataclass(frozen=True)
 class Memory:
-    """The last pairs s = x' - x and q = g' - g of each image, the newest last; all zero where there is none yet.
+    """The last pairs s = x' - x and q = g' - g, the newest last; a step in which an image has none leaves a gap in it.
 
-    - `steps`, `changes`: (B, pairs, *in_shape). `inverse`: 1 / s^T q, (B, pairs), 0 where there is no pair (any more).
+    - `room`: pairs kept at most. `steps`, `changes`: s and q of each step, (B, *in_shape) each.
+    - `inverse`: 1 / s^T q of each step, (B,), 0 where an image has no pair (any more).
     - `scale`: s^T q / q^T q of the newest pair, (B,): the inverse Hessian without the pairs, times the identity.
     """
 
-    steps: Tensor
-    changes: Tensor
-    inverse: Tensor
+    room: int
+    steps: tuple[Tensor, ...]
+    changes: tuple[Tensor, ...]
+    inverse: tuple[Tensor, ...]
     scale: Tensor
 
     @classmethod
-    def empty(cls, x: Tensor, pairs: int, scale: Tensor) -> "Memory":
-        """A memory for images like x in which nothing is remembered."""
-        room = x.new_zeros((len(x), pairs, *x.shape[1:]))
-        return cls(room, room, x.new_zeros((len(x), pairs)), scale)
+    def empty(cls, pairs: int, scale: Tensor) -> "Memory":
+        """A memory for so many pairs in which nothing is remembered."""
+        return cls(pairs, (), (), (), scale)
 
     def then(self, s: Tensor, q: Tensor) -> "Memory":
         """With one more pair, for the images in which s^T q is positive beyond rounding; the oldest is dropped."""
         product, square = dot(s, q), dot(q, q)
         valid = product > torch.finfo(s.dtype).eps * square
-        inverse = 1 / torch.where(valid, product, 1)
-
-        everywhere = bool(valid.all())
-
-        def shifted(all_: Tensor, newest: Tensor) -> Tensor:
-            moved = torch.cat((all_[:, 1:], newest[:, None]), 1)
-            return moved if everywhere else torch.where(valid.reshape(-1, *[1] * (all_.ndim - 1)), moved, all_)
-
+        inverse = torch.where(valid, 1 / torch.where(valid, product, 1), 0)
+        if not bool(valid.all()):  # what is no pair may be NaN or infinite, which a factor 0 does not undo
+            shaped = valid.reshape(-1, *[1] * (s.ndim - 1))
+            s, q = torch.where(shaped, s, 0), torch.where(shaped, q, 0)
         scale = torch.where(valid, product / torch.where(valid, square, 1), self.scale)
-        return Memory(shifted(self.steps, s), shifted(self.changes, q), shifted(self.inverse, inverse), scale)
+        steps, changes = (*self.steps, s)[-self.room :], (*self.changes, q)[-self.room :]
+        return Memory(self.room, steps, changes, (*self.inverse, inverse)[-self.room :], scale)
 
     def without(self, which: Tensor) -> "Memory":
         """With nothing remembered of the images `which`, bool (B,), but the scale."""
-        pairs = torch.where(which[:, None], 0, self.inverse)
-        return replace(self, inverse=pairs)
+        return replace(self, inverse=tuple(torch.where(which, 0, inverse) for inverse in self.inverse))
 
     def multiply(self, gradient: Tensor) -> Tensor:
         """H g, H the approximate inverse Hessian: two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)."""
         z, factors = gradient, list[Tensor]()
-        pairs = range(self.inverse.shape[1])
-        for i in reversed(pairs):
-            factors.append(self.inverse[:, i] * dot(self.steps[:, i], z))
-            z = z - per_image(factors[-1], z) * self.changes[:, i]
+        pairs = list(zip(self.steps, self.changes, self.inverse, strict=True))
+        for s, q, inverse in reversed(pairs):
+            factors.append(inverse * dot(s, z))
+            z = torch.addcmul(z, per_image(factors[-1], z), q, value=-1)
         z = per_image(self.scale, z) * z
-        for i in pairs:
-            back = self.inverse[:, i] * dot(self.changes[:, i], z)
-            z = z + per_image(factors[-1 - i] - back, z) * self.steps[:, i]
+        for (s, q, inverse), factor in zip(pairs, reversed(factors), strict=True):
+            z = torch.addcmul(z, per_image(factor - inverse * dot(q, z), z), s)
         return z
 
 
@@ -117,7 +113,7 @@ class LBFGS(RuleBased[LBFGSState]):
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> LBFGSState:
         point = evaluate(problem, problem.start())
-        memory = Memory.empty(point.x, self.memory, cauchy_length(problem, point))
+        memory = Memory.empty(self.memory, cauchy_length(problem, point))
         stuck = torch.zeros_like(point.value, dtype=torch.bool)
         return LBFGSState(point, memory, norms(point.gradient), stuck)
 

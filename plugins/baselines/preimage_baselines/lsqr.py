@@ -7,10 +7,12 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from preimage import ForwardOperator, Key, LeastSquares, LinearOperator, Noise, Problem, norms, per_image
+from preimage import ForwardOperator, Key, LeastSquares, LinearOperator, Noise, Prior, Problem, norms, per_image
+from preimage.errors import Incompatible
 
 from .checks import not_negative, positive
 from .landweber import discrepancy
+from .solved_at_start import solved_at_start
 from .stopping import Rule, RuleBased, ratio
 
 
@@ -85,6 +87,9 @@ class LSQR(RuleBased[LSQRState]):
         not_negative("atol", self.atol)
         not_negative("btol", self.btol)
         positive("conlim", self.conlim, "use 1e8")
+
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        return solved_at_start(self, operator)
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> LSQRState:
         operator, y = cast(LinearOperator, problem.operator), problem.y

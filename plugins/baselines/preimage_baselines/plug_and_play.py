@@ -63,7 +63,7 @@ class PnPProximalGradient(RuleBased[PnPState]):
     `AveragedDenoiser`): a fixed point, if there is one and t < 2 / ||A||^2 (linear operator, least squares;
     `pnp_convergence.forward_backward`), which the reason of an image that is done then says, with these numbers; D - I
     a contraction: convergence if the misfit is strongly convex (Ryu et al. 2019, "Plug-and-play methods provably
-    converge with properly trained denoisers", theorem 1). Any other denoiser, BM3D among them: nothing; the run ends as
+    converge with properly trained denoisers"). Any other denoiser, BM3D among them: nothing; the run ends as
     diverged when the residual grows out of hand.
 
     The prior is a `Denoiser` or `Proximable` (used with step sigma^2). `details`: "residual" (B,), at the end.

@@ -66,8 +66,8 @@ class PnPADMM(RuleBased[PnPADMMState]):
       rho is ||A||^2 / 10. For a proximal map it changes the speed and not the limit; for any other denoiser, the
       limit too.
     - `growth`: rho is multiplied, and sigma^2 divided, by it after every step; >= 1, default 1. Above 1 the iteration
-      comes to rest for every denoiser with ||D_sigma(x) - x|| <= sigma C sqrt(n) and images in [0, 1] (Chan et al.,
-      theorem 1), where it would else have to be averaged; 1.05, say.
+      comes to rest for every denoiser with ||D_sigma(x) - x|| <= sigma C sqrt(n) and images in [0, 1] (Chan et
+      al.), where it would else have to be averaged; 1.05, say.
     - `tolerance`: an image is done when ||x' - z|| and ||x' - z'|| are at most tolerance ||z'||; >= 0, default 1e-3.
       The first is the change of x' + u, whose fixed point is sought (ADMM is Douglas-Rachford splitting: Eckstein &
       Bertsekas 1992), the second that of u.
@@ -123,10 +123,10 @@ class PnPADMM(RuleBased[PnPADMMState]):
             z=z,
             u=s - z,
             back=state.back,
-            penalty=state.penalty * self.growth,
-            sigma=state.sigma / self.growth**0.5,
+            penalty=state.penalty if self.growth == 1 else state.penalty * self.growth,
+            sigma=state.sigma if self.growth == 1 else state.sigma / self.growth**0.5,
             kept=state.kept,
-            accuracy=0.1 * moved,
+            accuracy=state.accuracy if state.kept is not None else 0.1 * moved,
             residual=ratio(moved, size),
             growth=watch(state.growth, moved, size),
             memory=memory,

@@ -36,9 +36,9 @@ def forward_backward(problem: Problem, lipschitz: Tensor) -> list[str]:
 
     If D is averaged, t < 1, and step < 2 / ||A||^2, so is the step as a whole: the gradient step is step ||A||^2 / 2
     averaged, and compositions of averaged operators are averaged (Bauschke & Combettes 2017, "Convex analysis and
-    monotone operator theory in Hilbert spaces", 2nd edition, proposition 4.44). So the iteration converges to a fixed
-    point from every start if there is one (theorem 5.15), and ||x' - x|| never grows. See also Hertrich, Neumayer &
-    Steidl 2021, "Convolutional proximal neural networks and plug-and-play algorithms".
+    monotone operator theory in Hilbert spaces", 2nd edition). So the iteration converges to a fixed point from every
+    start if there is one (the theorem of Krasnoselskii and Mann, ibid.), and ||x' - x|| never grows. See also Hertrich,
+    Neumayer & Steidl 2021, "Convolutional proximal neural networks and plug-and-play algorithms".
     """
     prior, nothing = problem.prior, [""] * len(lipschitz)
     if not isinstance(prior, AveragedDenoiser) or not known_globally(problem.operator, problem.noise):
@@ -48,7 +48,7 @@ def forward_backward(problem: Problem, lipschitz: Tensor) -> list[str]:
     limits = (2 / norm.safe.square()).tolist()
     return [
         f"; theory: converges{_where(prior)}, as D is averaged with t = {prior.averaged:.3g} < 1 and the step"
-        f" {step:.3g} < 2 / ||A||^2 = {limit:.3g}{said} (Bauschke & Combettes 2017, prop. 4.44 and theorem 5.15)"
+        f" {step:.3g} < 2 / ||A||^2 = {limit:.3g}{said} (Bauschke & Combettes 2017, iteration of averaged operators)"
         if step < limit
         else ""
         for step, limit in zip((1 / lipschitz).tolist(), limits, strict=True)
@@ -59,9 +59,9 @@ def douglas_rachford(problem: Problem, penalty: Tensor) -> list[str]:
     """Of ADMM with exact data steps and a constant penalty rho > 0, (B,), for each image.
 
     If D is firmly nonexpansive, t <= 1/2, it is the resolvent of a maximally monotone operator (Bauschke & Combettes
-    2017, proposition 23.8), and ADMM is Douglas-Rachford splitting of s = x' + u: it converges from every start, for
-    every rho, if there is a fixed point (theorem 26.11), and ||s' - s|| = ||x - z|| never grows. For t > 1/2 this
-    may fail.
+    2017, as above), and ADMM is Douglas-Rachford splitting of s = x' + u: it converges from every start, for every rho,
+    if there is a fixed point (Lions & Mercier 1979; Bauschke & Combettes), and ||s' - s|| = ||x - z|| never grows. For
+    t > 1/2 this may fail.
     """
     prior = problem.prior
     if (
@@ -72,7 +72,7 @@ def douglas_rachford(problem: Problem, penalty: Tensor) -> list[str]:
         return [""] * len(penalty)
     return [
         f"; theory: converges{_where(prior)}, for every rho (here {rho:.3g}), as D is averaged with t ="
-        f" {prior.averaged:.3g} <= 1/2 (Bauschke & Combettes 2017, theorem 26.11)"
+        f" {prior.averaged:.3g} <= 1/2 (Bauschke & Combettes 2017, Douglas-Rachford splitting)"
         for rho in penalty.tolist()
     ]
 

@@ -12,6 +12,7 @@ from preimage.errors import BadData, Incompatible
 
 from .checks import not_negative
 from .landweber import discrepancy
+from .solved_at_start import solved_at_start
 from .stopping import Rule, RuleBased, ratio
 
 
@@ -65,6 +66,9 @@ class RichardsonLucy(RuleBased[RichardsonLucyState]):
         super().__post_init__()
         not_negative("tau", self.tau)
         not_negative("tolerance", self.tolerance)
+
+    def objections_to_start(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
+        return solved_at_start(self, operator)
 
     def objections(self, operator: ForwardOperator, noise: Noise, prior: Prior | None) -> list[Incompatible]:
         """An operator with negative entries, as far as A 1 and A^T 1 show them."""

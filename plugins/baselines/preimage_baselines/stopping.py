@@ -163,9 +163,11 @@ class Growth:
 
     def then(self, value: Tensor) -> "Growth":
         """One step later. A value that is not finite counts as growth without bound."""
-        value = value.nan_to_num(float("inf"), float("inf"))
-        steps = torch.where(value > FACTOR * self.start, self.steps + 1, 0)
-        return replace(self, steps=torch.where(value > SUDDEN * self.start, PATIENCE, steps))
+        # Compared so that NaN counts as large.
+        if bool((value <= FACTOR * self.start).all()):
+            return replace(self, steps=torch.zeros_like(self.steps))
+        steps = torch.where(value <= FACTOR * self.start, 0, self.steps + 1)
+        return replace(self, steps=torch.where(value <= SUDDEN * self.start, steps, PATIENCE))
 
     @property
     def out_of_hand(self) -> Tensor:

@@ -141,8 +141,7 @@ def test_the_cauchy_length_minimises_a_quadratic():
 
 
 def test_the_two_loop_recursion_is_the_bfgs_formula():
-    x = random("x", 2)
-    memory = Memory.empty(x, 3, torch.ones(2, dtype=torch.float64))
+    memory = Memory.empty(3, torch.ones(2, dtype=torch.float64))
     pairs = []
     for index in range(5):
         s = random(f"s{index}", 2)
@@ -163,11 +162,14 @@ def test_the_two_loop_recursion_is_the_bfgs_formula():
 def test_a_pair_without_positive_curvature_is_not_remembered_and_each_image_has_its_own():
     s = random("s", 2)
     q = s * torch.tensor([-1.0, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
-    memory = Memory.empty(s, 2, torch.ones(2, dtype=torch.float64)).then(s, q)
+    memory = Memory.empty(2, torch.ones(2, dtype=torch.float64)).then(s, q)
     g = random("g", 2)
     assert torch.equal(memory.multiply(g)[0], g[0])
-    assert memory.inverse[0].tolist() == [0.0, 0.0]
     assert torch.allclose(memory.multiply(g)[1], 0.5 * g[1])
+    broken = memory.then(float("nan") * s, q)
+    assert torch.equal(broken.multiply(g), memory.multiply(g))
+    alone = Memory.empty(2, torch.ones(1, dtype=torch.float64)).then(s[1:], q[1:])
+    assert torch.equal(alone.multiply(g[1:]), memory.multiply(g)[1:])
 
 
 # The Gauss-Newton model

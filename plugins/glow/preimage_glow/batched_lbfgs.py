@@ -55,7 +55,7 @@ class BatchedLBFGS(BatchedSearch):
     def start(self, objective: Objective[P], x: Tensor) -> LBFGSState[P]:
         point, evaluations, failed = first_points(objective, x, self.max_restarts)
         none = torch.zeros_like(failed)
-        memory = Memory.empty(x, self.memory, _first_length(point))
+        memory = Memory.empty(self.memory, _first_length(point))
         return LBFGSState(point, evaluations, evaluations - 1, evaluations > 1, none, failed, memory, ~none)
 
     def step(self, objective: Objective[P], state: SearchState[P], budget: Tensor) -> LBFGSState[P]:

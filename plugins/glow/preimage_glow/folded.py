@@ -12,7 +12,7 @@ from preimage.errors import Incompatible
 from .coupling import Layer
 from .flow import Flow, level_shapes
 from .gaussian_layer import FoldedGaussianLayer
-from .packed_signs import unpack_signs
+from .packed_signs import at_once, mask_by_signs, pack_signs
 from .step import FlowStep
 
 Precision = Literal["full", "bfloat16"]
@@ -21,11 +21,26 @@ LARGEST_CONDITION = 1e12
 """Of an affine map, in the Frobenius norm, with which its inverse still means something in float64."""
 
 
-class Activations(NamedTuple):
-    """The hidden layers of a coupling network: their values, or packed (`pack_signs`) where these are not 0."""
+class Signs(NamedTuple):
+    """Where the hidden layers of a coupling network are not 0, as bits (`pack_signs`)."""
 
     first: Tensor
     second: Tensor
+
+
+class PixelMap(NamedTuple):
+    """u -> weight u + bias at every pixel of u (B, C, h, w), C x C and C x 1."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, u: Tensor) -> Tensor:
+        weight = self.weight.expand(len(u), *self.weight.shape)
+        return (torch.bmm(weight, u.flatten(2)) + self.bias).view(u.shape)
+
+    def transpose(self, g: Tensor) -> Tensor:
+        """The gradient in u from that in the result."""
+        return torch.bmm(self.weight.mT.expand(len(g), *self.weight.shape), g.flatten(2)).view(g.shape)
 
 
 class FoldedStep(nn.Module):
@@ -48,8 +63,8 @@ class FoldedStep(nn.Module):
         self.low = torch.bfloat16 if precision == "bfloat16" else None
         with torch.no_grad():
             weight = step.mixing.double() * step.log_scale.double().exp()
-            self._hold("weight", weight[:, :, None, None].to(step.mixing))
-            self._hold("bias", (weight @ step.shift.double()).to(step.mixing))
+            self._hold("weight", weight.to(step.mixing))
+            self._hold("bias", (weight @ step.shift.double())[:, None].to(step.mixing))
             for name, layer in zip(("first", "second", "last"), step.network.layers(), strict=True):
                 self._hold(f"{name}_weight", layer.weight.contiguous(memory_format=torch.channels_last))
                 self._hold(f"{name}_bias", layer.bias)
@@ -59,9 +74,9 @@ class FoldedStep(nn.Module):
         self.register_buffer(name, tensor.detach().clone(), persistent=False)
 
     def _derive(self) -> None:
-        weight = self.weight[:, :, 0, 0].double()
+        weight = self.weight.double()
         inverse, _ = torch.linalg.inv_ex(weight)
-        self._hold("inverse_weight", inverse[:, :, None, None].to(self.weight))
+        self._hold("inverse_weight", inverse.to(self.weight))
         self._hold("inverse_bias", -(inverse @ self.bias.double()).to(self.bias))
         self._hold("log_determinant", torch.linalg.slogdet(weight)[1].to(self.weight))
         if self.low is not None:
@@ -87,30 +102,39 @@ class FoldedStep(nn.Module):
         return condition < LARGEST_CONDITION and all(bool(torch.isfinite(tensor).all()) for tensor in self.buffers())
 
     @property
-    def affine(self) -> Layer:
+    def affine(self) -> PixelMap:
         """w = weight u + bias."""
-        return Layer(self.weight, self.bias)
+        return PixelMap(self.weight, self.bias)
 
     @property
-    def inverse_affine(self) -> Layer:
+    def inverse_affine(self) -> PixelMap:
         """u with weight u + bias = w."""
-        return Layer(self.inverse_weight, self.inverse_bias)
+        return PixelMap(self.inverse_weight, self.inverse_bias)
 
-    def network(self, k: Tensor) -> tuple[Tensor, Tensor, Activations]:
-        """Log-scales l(k), shifts t(k), and the hidden layers on the way."""
+    def network(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-scales l(k) and shifts t(k)."""
         first, second, last = self.layers()
-        one = first(k.to(first.weight.dtype)).relu_()
-        two = second(one).relu_()
-        raw, shift = last(two).to(k.dtype).chunk(2, 1)
-        return self.bound * torch.tanh(raw / self.bound), shift, Activations(one, two)
+        return self._scales(last(second(first(k.to(first.weight.dtype)).relu_()).relu_()), k)
 
-    def network_pullback(self, active: Activations, log_scale: Tensor, g_scale: Tensor, g_shift: Tensor) -> Tensor:
+    def network_with_signs(self, k: Tensor) -> tuple[Tensor, Tensor, Signs]:
+        """The same, and what `network_pullback` needs, where nothing is differentiated: one hidden layer in memory."""
+        first, second, last = self.layers()
+        hidden = first(k.to(first.weight.dtype)).relu_()
+        one = pack_signs(hidden)
+        hidden = _in_place(lambda h: second(h).relu_(), hidden)
+        return *self._scales(last(hidden), k), Signs(one, pack_signs(hidden))
+
+    def _scales(self, out: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = out.to(k.dtype).contiguous().chunk(2, 1)
+        return self.bound * torch.tanh(raw / self.bound), shift
+
+    def network_pullback(self, signs: Signs, log_scale: Tensor, g_scale: Tensor, g_shift: Tensor) -> Tensor:
         """The gradient in k, from those in l(k) and t(k)."""
         first, second, last = self.layers()
         g_raw = g_scale * (1 - (log_scale / self.bound).square())
         g = last.transpose(torch.cat([g_raw, g_shift], 1).to(last.weight.dtype))
-        g = second.transpose(_where(g, active.second))
-        return first.transpose(_where(g, active.first)).to(g_raw.dtype)
+        g = _in_place(second.transpose, mask_by_signs(g, signs.second))
+        return first.transpose(mask_by_signs(g, signs.first)).to(g_raw.dtype).contiguous()
 
     def split(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The half that the coupling changes, and the half that it is told."""
@@ -119,22 +143,23 @@ class FoldedStep(nn.Module):
     def encode(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """v, and log |det dv/du| per image without that of the affine map, h w `log_determinant`."""
         a, k = self.split(self.affine(u))
-        log_scale, shift, _ = self.network(k)
+        log_scale, shift = self.network(k)
         return torch.cat([a * log_scale.exp() + shift, k], 1), log_scale.flatten(1).sum(1)
 
     def decode(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """u with encode(u) = v, and log |det du/dv| likewise."""
         a, k = self.split(v)
-        log_scale, shift, _ = self.network(k)
+        log_scale, shift = self.network(k)
         u = self.inverse_affine(torch.cat([(a - shift) * (-log_scale).exp(), k], 1))
         return u, -log_scale.flatten(1).sum(1)
 
 
-def _where(g: Tensor, active: Tensor) -> Tensor:
-    """g where a hidden layer is positive, 0 elsewhere."""
-    if active.dtype == torch.uint8:
-        return unpack_signs(active, g).mul_(g)
-    return cast(Tensor, torch.ops.aten.threshold_backward(g, active, 0))
+def _in_place(layer: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+    """What a layer that looks at every pixel by itself makes of h, of the same shape, written over h piece by piece."""
+    rows = at_once(h[:, :, :1].numel(), h.device)
+    for band in h.split(rows, 2):
+        band.copy_(layer(band))
+    return h
 
 
 Step = Callable[[FoldedStep, Tensor], tuple[Tensor, Tensor]]
@@ -234,27 +259,22 @@ class FoldedFlow(nn.Module):
         for part, shape, steps in reversed(list(zip(parts, shapes, self.steps(), strict=True))):
             own = tuple(p.unflatten(1, shape) for p in part)
             us = tuple(torch.cat(pair, 1) for pair in zip(own, us, strict=True)) if us else own
-            us = tuple(channels_last(u) for u in us)
             for step in reversed(steps):
                 us = take(step, *us)
             us = tuple(unsqueeze(u) for u in us)
         return tuple(u.contiguous() for u in us)
 
 
-# Tensors (B, C, h, w) have their channels last in memory, the layout in which convolutions are fast. That is written as
-# permutations of axes because vmap knows no memory formats, and pixel_shuffle no empty batch.
-
-
-def channels_last(u: Tensor) -> Tensor:
-    """u, laid out with its channels last."""
-    return u.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+# States keep the channels of an image apart in memory, so that halves of them are in one piece; hidden layers have them
+# last, the layout in which convolutions are fast. The following are permutations of axes because pixel_shuffle knows no
+# empty batch.
 
 
 def squeeze(u: Tensor) -> Tensor:
-    """Squares of 2 x 2 pixels as channels, as `pixel_unshuffle`: (B, C, 2h, 2w) -> (B, 4C, h, w), channels last."""
+    """Squares of 2 x 2 pixels as channels, as `pixel_unshuffle`: (B, C, 2h, 2w) -> (B, 4C, h, w)."""
     batch, channels, height, width = u.shape
-    blocks = u.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(batch, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
+    blocks = u.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+    return blocks.reshape(batch, 4 * channels, height // 2, width // 2)
 
 
 def unsqueeze(u: Tensor) -> Tensor:

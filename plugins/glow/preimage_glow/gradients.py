@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from .folded import Activations, FoldedFlow, FoldedStep
-from .packed_signs import pack_signs, packed_size
+from .folded import FoldedFlow, FoldedStep, Signs
+from .packed_signs import packed_size
 
 Gradient = Literal["masks", "checkpointed", "reversible", "plain"]
 
@@ -76,26 +76,26 @@ class Pass:
 
     def _decode(self, step: FoldedStep, v: Tensor, kept: "_Kept") -> tuple[Tensor, Tensor]:
         a, k = step.split(v)
-        log_scale, shift, active = step.network(k)
+        log_scale, shift, signs = step.network_with_signs(k)
         changed = (a - shift) * (-log_scale).exp()
-        self._keep(k, log_scale, changed, active, kept)
+        self._keep(k, log_scale, changed, signs, kept)
         return step.inverse_affine(torch.cat([changed, k], 1)), -log_scale.flatten(1).sum(1)
 
     def _encode(self, step: FoldedStep, u: Tensor, kept: "_Kept") -> tuple[Tensor, Tensor]:
         a, k = step.split(step.affine(u))
-        log_scale, shift, active = step.network(k)
+        log_scale, shift, signs = step.network_with_signs(k)
         scaled = a * log_scale.exp()
-        self._keep(k, log_scale, scaled, active, kept)
+        self._keep(k, log_scale, scaled, signs, kept)
         return torch.cat([scaled + shift, k], 1), log_scale.flatten(1).sum(1)
 
-    def _keep(self, k: Tensor, log_scale: Tensor, changed: Tensor, active: Activations, kept: "_Kept") -> None:
+    def _keep(self, k: Tensor, log_scale: Tensor, changed: Tensor, signs: Signs, kept: "_Kept") -> None:
         if self.gradient == "checkpointed":
             kept.put(k)
         elif self.gradient == "masks":
             kept.put(log_scale)
             kept.put(changed)
-            kept.put_bits(active.first)
-            kept.put_bits(active.second)
+            kept.put_bits(signs.first)
+            kept.put_bits(signs.second)
 
     def _recall(self, step: FoldedStep, like: Tensor, kept: "_Kept") -> list[Tensor]:
         """What was kept of a step, in the order of `_keep`; `like`: a state of it."""
@@ -144,10 +144,9 @@ class _Kept:
 
     def _floats(self, start: int, channels: int, height: int, width: int) -> Tensor:
         flat = self.floats[:, start : start + channels * height * width]
-        return flat.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        return flat.unflatten(1, (channels, height, width))
 
-    def put_bits(self, h: Tensor) -> None:
-        packed = pack_signs(h)
+    def put_bits(self, packed: Tensor) -> None:
         start, self.byte_end = self.byte_end, self.byte_end + packed.shape[1]
         self.bytes[:, start : self.byte_end] = packed
 
@@ -165,13 +164,13 @@ def _decode_back(
     if state:
         changed, k = step.split(step.affine(state[0]))
         k = kept[0] if kept else k
-        log_scale, shift, active = step.network(k)
+        log_scale, shift, signs = step.network_with_signs(k)
         state = [torch.cat([changed * log_scale.exp() + shift, k], 1)]
     else:
         log_scale, changed, *masks = kept
-        active = Activations(*masks)
+        signs = Signs(*masks)
     g_a = g_changed * (-log_scale).exp()
-    g_known = g_known + step.network_pullback(active, log_scale, -g_changed * changed - g_log, -g_a)
+    g_known = g_known + step.network_pullback(signs, log_scale, -g_changed * changed - g_log, -g_a)
     return *state, torch.cat([g_a, g_known], 1)
 
 
@@ -184,13 +183,13 @@ def _encode_back(
     if state:
         changed, k = step.split(state[0])
         k = kept[0] if kept else k
-        log_scale, shift, active = step.network(k)
+        log_scale, shift, signs = step.network_with_signs(k)
         scaled = changed - shift
         state = [step.inverse_affine(torch.cat([scaled * (-log_scale).exp(), k], 1))]
     else:
         log_scale, scaled, *masks = kept
-        active = Activations(*masks)
-    g_known = g_known + step.network_pullback(active, log_scale, g_changed * scaled + g_log, g_changed)
+        signs = Signs(*masks)
+    g_known = g_known + step.network_pullback(signs, log_scale, g_changed * scaled + g_log, g_changed)
     return *state, step.affine.transpose(torch.cat([g_changed * log_scale.exp(), g_known], 1))
 
 
@@ -208,12 +207,19 @@ class _Apply(torch.autograd.Function):
         x, ctx.done = inputs
         values, _, floats, packed = output
         ctx.mark_non_differentiable(floats, packed)
+        ctx.set_materialize_grads(False)  # zeros for what was kept would take as much memory again
         ctx.save_for_backward(x, values, floats, packed)
         ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _Pullback.apply(*gradients[:2], ctx.done, *ctx.saved_tensors), None
+        x, values, *kept = ctx.saved_tensors
+        g, g_log = gradients[:2]
+        if g is None and g_log is None:
+            return None, None
+        g = torch.zeros_like(values) if g is None else g
+        g_log = values.new_zeros(len(values)) if g_log is None else g_log
+        return _Pullback.apply(g, g_log, ctx.done, x, values, *kept), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

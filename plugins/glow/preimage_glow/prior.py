@@ -28,7 +28,7 @@ class GlowPrior(NormalizingFlow, Trained):
 
     - `weights`: a name that ships (`preimage show prior/glow` lists them), or a file that `preimage train` exported.
     - `gradient`: how derivatives of `decode` and `encode` are computed, equal up to rounding (`gradients.Pass`):
-      "masks" takes a tenth more time than "plain" at most and a sixth of the memory (145 steps of 512 features, one
+      "masks" takes a tenth more time than "plain" at most and a tenth of the memory (145 steps of 512 features, one
       image), "reversible" half as much time again, and memory that does not grow with the number of steps.
     - `precision`: "bfloat16" computes the coupling networks, and their derivatives, in bfloat16, about twice as fast on
       processors that have it. Images and round trips are then good to 2 or 3 digits, and so are derivatives.

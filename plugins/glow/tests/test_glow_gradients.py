@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from preimage_glow.packed_signs import pack_signs, unpack_signs
+from preimage_glow import packed_signs
+from preimage_glow.packed_signs import mask_by_signs, pack_signs
 from preimage_glow.prior import GlowPrior
 
 from preimage import Key
@@ -121,20 +122,23 @@ def test_what_is_kept(random_flow):
         assert sizes["plain", steps] >= 8 * sizes["masks", steps] - 8 * image
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 2, 4), (1, 5, 3, 1), (2, 8, 1, 1), (3, 1, 1, 1), (0, 4, 2, 2)])
-def test_packed_signs(shape):
-    h = torch.relu(Key(3).normal(shape))
-    for like in (h, h.double(), h.to(torch.bfloat16)):
-        found = unpack_signs(pack_signs(like), like)
-        assert found.dtype == like.dtype
-        assert torch.equal(found, (like > 0).to(like))
-        assert torch.equal(found, unpack_signs(pack_signs(like.contiguous(memory_format=torch.channels_last)), like))
-    assert pack_signs(h).shape == (shape[0], -(-shape[1] * shape[2] * shape[3] // 8))
+@pytest.mark.parametrize("shape", [(2, 3, 2, 4), (1, 5, 3, 1), (2, 8, 1, 1), (3, 1, 1, 1), (0, 4, 2, 2), (2, 7, 9, 3)])
+def test_packed_signs(shape, monkeypatch):
+    monkeypatch.setattr(packed_signs, "PIECE", 40)  # so that there are several pieces
+    h, g = torch.relu(Key(3).normal(shape)), Key(4).normal(shape)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        packed = pack_signs(h.to(dtype))
+        assert packed.shape == (shape[0], -(-shape[1] * shape[2] * shape[3] // 8))
+        assert torch.equal(packed, pack_signs(h.to(dtype, memory_format=torch.channels_last)))
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found = mask_by_signs(g.to(dtype, memory_format=layout, copy=True), packed)
+            assert found.dtype == dtype
+            assert torch.equal(found, g.to(dtype) * (h > 0))
 
 
 def test_not_a_number_counts_as_active():
     h = torch.tensor([0.0, float("nan"), float("inf"), 1e-30]).reshape(1, 4, 1, 1)
-    assert unpack_signs(pack_signs(h), h).flatten().tolist() == [0, 1, 1, 1]
+    assert mask_by_signs(torch.ones_like(h), pack_signs(h)).flatten().tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("mode", [*MODES, "plain"])

@@ -37,8 +37,8 @@ class ShrinkageLayer(nn.Module):
     W is a convolution to H channels with zero padding; s(v) is v cut off at +- a threshold for each channel. As s is
     nondecreasing and 1-Lipschitz, the derivative of the layer is Id - W^T S W with 0 <= S <= Id, and the layer is
     nonexpansive if ||W||^2 <= 2 (Meunier, Delattre, Araujo & Allauzen 2022, "A dynamical system perspective for
-    Lipschitz neural networks", section 3). W on an image is part of the convolution on the plane, whose norm, the
-    largest over all frequencies, bounds that of W at every size.
+    Lipschitz neural networks", convex potential layers). W on an image is part of the convolution on the plane, whose
+    norm, the largest over all frequencies, bounds that of W at every size.
 
     - `kernel`: (H, M, k, k). `gain`: what makes ||W||^2 = 2 sigmoid(gain), until the layer is certified.
     - `threshold`, `power`: (H,), of exp(threshold) (sigma / 0.1)^(1 + power).

@@ -33,9 +33,10 @@ def decode(blocks: Sequence[Block], z: Tensor, accuracy: Accuracy) -> Tensor:
 
         dx = (I - J)^-1 (dz + d_theta f(x)),    dL/dz = w = (I - J)^-T dL/dx,    dL/dtheta = (d_theta f(x))^T w,
 
-    fixed points again of maps with constant L_i (Arndt & Nickel 2024, section 4.2). Only x = phi^-1(z) is kept for
-    them: states between blocks follow from it by x_{i-1} = x_i - f_i(x_i), so memory depends neither on the number of
-    iterations nor on that of blocks. Forward and reverse mode once, also under `torch.func`: jvp, vjp, jacrev, vmap.
+    fixed points again of maps with constant L_i (the implicit differentiation of Arndt & Nickel 2024). Only x =
+    phi^-1(z) is kept for them: states between blocks follow from it by x_{i-1} = x_i - f_i(x_i), so memory depends
+    neither on the number of iterations nor on that of blocks. Forward and reverse mode once, also under `torch.func`:
+    jvp, vjp, jacrev, vmap.
     """
     tensors = [tensor for block in blocks for tensor in block.residual]
     rest = [(block.bound, block.start.detach(), block.start_bias.detach()) for block in blocks]

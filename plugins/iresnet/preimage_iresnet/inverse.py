@@ -46,7 +46,7 @@ class Block(NamedTuple):
 def invert(blocks: Sequence[Block], z: Tensor, tolerance: float, certified: bool) -> Inversion:
     """phi^-1(z), phi = phi_1 o ... o phi_N: (B, M, h, w) -> (B, M, h, w), each ||x - phi^-1(z)|| <= tolerance ||x||.
 
-    Every block is the fixed point of x <- z + f(x), from its linear start (Arndt & Nickel 2024, section 4.1). With
+    Every block is the fixed point of x <- z + f(x), from its linear start (Arndt & Nickel 2024 start at z). With
     q = L_i a step from x_{k-1} to x_k, computed with an error of norm <= rho, leaves
 
         ||x_k - phi_i^-1(z)|| <= d_i = (q ||x_k - x_{k-1}|| + rho) / (1 - q),

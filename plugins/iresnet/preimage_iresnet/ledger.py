@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .fixed_point import Fixed
+from .fixed_point import Fixed, norms
 from .residual import Residual
 from .rounding import Rounding
 
 _SLACK = 1 + 1e-6  # above the rounding errors of the norms and bounds themselves
+_SMALLEST = 0.01
 
 
 class Ledger:
@@ -18,7 +19,9 @@ class Ledger:
 
     Block i may leave d_i, which later blocks enlarge by at most prod_{j > i} 1 / (1 - L_j). Certified, these parts of
     the final bound are equal shares of the tolerance, of what earlier blocks left of it. Estimated, N blocks may leave
-    tolerance / sqrt(N) each, as if later blocks left errors as large as they are, and all were independent.
+    tolerance / sqrt(N) each, as if later blocks left errors as large as they are, and all were independent; of the norm
+    of the code where the state between blocks has a larger one, since the result may be as small, but of no less than
+    a hundredth of that of the state.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Ledger:
         known = z.device.type == "cpu" or dtype == torch.float64
         self.rounding = [Rounding.of(r, pixels, dtype) if known else Rounding(math.inf, math.inf) for r in residuals]
         self.later = [math.prod(1 - bound for bound in bounds[i + 1 :]) for i in range(len(bounds))]
+        self.sizes = norms(z)
         self.bound = torch.zeros(len(z), dtype=torch.float64, device=z.device)
         self.evaluations = torch.zeros(len(z), dtype=torch.long, device=z.device)
         self.contraction = torch.zeros(len(z), dtype=torch.float64, device=z.device)
@@ -43,7 +47,8 @@ class Ledger:
     def enough(self, block: int, rows: Tensor, step: Tensor, pace: Tensor, size: Tensor) -> Tensor:
         """Whether images may leave a block (from 0) after a step of this length to an x of this norm."""
         if not self.certified:
-            return pace / (1 - pace) * step <= self.tolerance / math.sqrt(len(self.bounds)) * size
+            least = torch.minimum(size, torch.maximum(self.sizes[rows].to(size), _SMALLEST * size))
+            return pace / (1 - pace) * step <= self.tolerance / math.sqrt(len(self.bounds)) * least
         inherited = self.bound[rows] / (1 - self.bounds[block])
         share = (self.tolerance * size * self.later[block] - inherited) / (len(self.bounds) - block)
         return self._left(block, step.double(), size.double()) <= share

@@ -33,7 +33,7 @@ class MapInverseState(NamedTuple):
 class MapInverse(Solver[MapInverseState]):
     """x_hat(y) = project(phi^-1(lift(y))): the inverse of an invertible map phi that was trained to approximate F, or
     to reconstruct (Arndt & Nickel 2024, "Invertible ResNets for inverse imaging problems: competitive performance with
-    provable regularization properties", sections 3 and 4). The measurement is an image of the shape of x.
+    provable regularization properties"). The measurement is an image of the shape of x.
 
     phi works on n copies of an image: lift copies, project takes the mean. So ||lift(v)|| = sqrt(n) ||v||, and by
     Cauchy-Schwarz, pixel by pixel, |1/n sum_k u_k|^2 <= 1/n sum_k |u_k|^2, so that ||project(u)|| <= ||u|| / sqrt(n).

@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 class InvertibleResNet(Certified):
     """phi = phi_1 o ... o phi_N on R^M, phi_i = Id - f_i, f_i = W2_i shrink(W1_i . + b1_i) + b2_i (`Residual`), whose
-    inverse has Lip(phi^-1) <= 1 / (1 - L) (Arndt & Nickel 2024, sections 2.1 and 4.1).
+    inverse has Lip(phi^-1) <= 1 / (1 - L) (Arndt & Nickel 2024).
 
     An image (C, h, w) of any size becomes M / C copies of itself, and is the mean of what becomes of them: phi
     approximates an operator, its inverse reconstructs. Every f_i has Lip(f_i) <= L_i, 1 - L = prod (1 - L_i).

@@ -52,8 +52,9 @@ def norm_is_at_most(kernel: Tensor, bound: float) -> bool:
 
     *All frequencies from some.* Let N = sup ||S|| be taken at theta*, u^H S(theta*) v = e^{ia} N with unit u, v. For
     any s the function f(t) = Re e^{-ia} u^H S(theta* + t s) v is a real trigonometric sum with frequencies of size at
-    most d |s|_1, |f| <= N = f(0). The inequality of Bernstein and Szego, f'^2 <= (d |s|_1)^2 (N^2 - f^2) (Duffin &
-    Schaeffer 1938, Bull. AMS 44, page 236), says that arccos(f / N) grows at most at the rate d |s|_1. Hence
+    most d |s|_1, |f| <= N = f(0). The inequality of Bernstein and Szego, f'^2 <= (d |s|_1)^2 (N^2 - f^2) (for
+    real functions of exponential type on the line: Duffin & Schaeffer 1938, "Some inequalities concerning functions of
+    exponential type"), says that arccos(f / N) grows at most at the rate d |s|_1. Hence
 
         ||S(theta* + s)|| >= N cos(d |s|_1)   for d |s|_1 <= pi / 2.
 
@@ -63,9 +64,10 @@ def norm_is_at_most(kernel: Tensor, bound: float) -> bool:
     largest norms are.
 
     *Rounding.* ||S(c)|| <= T is shown by a Cholesky factorisation of (1 - eta) T^2 Id - S(c)^H S(c) in float64: if it
-    runs to its end, the matrix is positive definite up to its rounding errors (Higham 2002, theorem 10.3; Rump 2006,
-    BIT 46), and eta covers these, those of the product and those of the symbol (`_margin`). No eigenvalue solver has to
-    be trusted.
+    runs to its end, the matrix is positive definite up to its rounding errors (the backward error of Cholesky
+    factorisation: Higham 2002, "Accuracy and stability of numerical algorithms"; as a proof: Rump 2006, "Verification
+    of positive definiteness"), and eta covers these, those of the product and those of the symbol (`_margin`). No
+    eigenvalue solver has to be trusted.
     """
     with torch.no_grad():
         return _proved(_narrowed(kernel), float(bound))

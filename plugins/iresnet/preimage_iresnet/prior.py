@@ -26,7 +26,7 @@ class InvertibleResNetPrior(LearnedOperator):
 
         x = project(decode(lift(y))), encode = phi, decode = phi^-1, ||phi^-1(a) - phi^-1(b)|| <= ||a - b|| / (1 - L)
 
-    (Arndt & Nickel 2024, sections 2.1 and 4). States and codes are M copies of each image channel, one after the
+    (Arndt & Nickel 2024). States and codes are M copies of each image channel, one after the
     other: `latent_shape` is (M, h, w), `lift` copies and `project` takes the mean. A network for grey images works on
     each of the C channels of a colour image, states being (C M, h, w). Images have pixel values in [0, 1] and any size
     from 5 x 5.

@@ -48,7 +48,7 @@ class MapRefinement(Solver[RefinementState]):
 
         min misfit(F(x), y) + weight / 2 ||x - x_net||^2,   x_net = project(phi^-1(lift(y)))
 
-    (Engl, Hanke & Neubauer 1996, "Regularization of inverse problems", sections 5.1 and 10.1, with an initial guess x*
+    (Engl, Hanke & Neubauer 1996, "Regularization of inverse problems", Tikhonov regularisation with an initial guess x*
     in place of zero). For where x_net leaves more of the data unexplained than noise does: less noise than the network
     was trained for, an operator that differs a little. At the noise it was trained for there is nothing to gain, and
     the discrepancy principle ends the run where it starts. The network is inverted once; F may be any differentiable
@@ -57,7 +57,7 @@ class MapRefinement(Solver[RefinementState]):
 
     x <- x - t (gradient), t the length of Barzilai & Borwein (1988, "Two-point step size gradient methods"): with s and
     q the last changes of x and of the gradient, t1 = s^T s / s^T q or t2 = s^T q / q^T q, the shorter, t2, where
-    t2 < 0.5 t1 (Zhou, Gao & Dai 2006, "Gradient methods with adaptive step-sizes", section 2). The first goes to the
+    t2 < 0.5 t1 (Zhou, Gao & Dai 2006, "Gradient methods with adaptive step-sizes"). The first goes to the
     minimum along the gradient for F linearised. t is shortened until the objective falls enough (Armijo), so the
     objective never rises, and the last iterate is the best.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .convolution import convolve
+
 KERNEL = 5
 """Side of the kernel of W1 in pixels."""
 
@@ -14,7 +16,7 @@ class Residual(NamedTuple):
     """f(x) = W2 s(W1 * x + b1) + b2, M channels to M, with H features between them, images of any size (..., M, h, w).
 
     W1 is a 5 x 5 convolution with zero padding, s(u) = sign(u) max(|u| - t, 0) the soft shrinkage, W2 a convolution of
-    one pixel (Arndt & Nickel 2024, section 4.1). s is 1-Lipschitz, so Lip(f) <= ||W1|| ||W2||.
+    one pixel (the architecture of Arndt & Nickel 2024). s is 1-Lipschitz, so Lip(f) <= ||W1|| ||W2||.
 
     - `wide`: (H, M, 5, 5), `wide_bias`: (H,), `threshold`: t >= 0, `narrow`: (M, H, 1, 1), `narrow_bias`: (M,).
     """
@@ -34,13 +36,11 @@ class Residual(NamedTuple):
 
     def features(self, x: Tensor) -> Tensor:
         """s(W1 * x + b1): what W2 is applied to, (B, H, h, w)."""
-        wide = F.conv2d(x, self.wide, self.wide_bias, padding=KERNEL // 2)
-        return _shrink(wide, self.threshold)
+        return _shrink(convolve(x, self.wide, self.wide_bias), self.threshold)
 
     def jvp(self, features: Tensor, direction: Tensor) -> Tensor:
         """f'(x) v at the x with these features."""
-        wide = F.conv2d(direction, self.wide, padding=KERNEL // 2)
-        return F.conv2d(_where_active(features, wide), self.narrow)
+        return F.conv2d(_where_active(features, convolve(direction, self.wide)), self.narrow)
 
     def features_vjp(self, features: Tensor, cotangent: Tensor) -> Tensor:
         """The cotangent of W1 * x + b1 for one of f(x)."""

@@ -15,8 +15,9 @@ class Rounding(NamedTuple):
     """||fl(z + f(x)) - (z + f(x))|| <= rho = slope max(||x||, ||z + f(x)||) + constant, Euclidean norms over an image.
 
     Convolutions are taken to be sums of n products in any order, with an error of at most gamma_n = n u / (1 - n u)
-    times the sum of the absolute values of the products, u being the unit roundoff (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1). Underflow is left out. With S >= ||W1 * x + b1|| of all norms of x,
+    times the sum of the absolute values of the products, u being the unit roundoff (the error analysis of inner
+    products: Higham 2002, "Accuracy and stability of numerical algorithms"). Underflow is left out. With S >= ||W1 * x
+    + b1|| of all norms of x,
 
         rho = ||W2|| (gamma_n + u) S + gamma_H (|| |W2| || S + ||b2||) + u ||z + f(x)||,
         S = || |W1| || ||x|| + ||b1||, || |W1| || = || sum_k |W1[:, :, k]| ||_2,

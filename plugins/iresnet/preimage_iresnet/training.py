@@ -65,9 +65,9 @@ class InvertibleReconstruction(_Invertible):
         (1 - stacked) |mean x_hat - x|^2 + stacked |x_hat - (x, ..., x)|^2
             + approximation |mean phi(x, ..., x) - F(x)|^2,
 
-    each the mean over pixels and images (Arndt & Nickel 2024, section 3.2: stacked = 1, the problem as it is written).
-    The mean over the copies alone, stacked = 0, leaves the copies apart and phi far from F; `stacked` ties the copies
-    together, `approximation` ties phi to F, each at some cost in PSNR. The default ties at hardly any.
+    each the mean over pixels and images (Arndt & Nickel 2024, reconstruction training: stacked = 1, the problem as it
+    is written). The mean over the copies alone, stacked = 0, leaves the copies apart and phi far from F; `stacked` ties
+    the copies together, `approximation` ties phi to F, each at some cost in PSNR. The default ties at hardly any.
 
     - `stacked` in [0, 1], `approximation` >= 0: the weights.
     - `terms`: evaluations of each block in the inverse, and terms of its derivative (`Terms`); `final_terms` for the
@@ -121,7 +121,7 @@ class InvertibleReconstruction(_Invertible):
 
 class InvertibleApproximation(_Invertible):
     """Approximation training of phi: the mean over pixels and images of |phi(x, ..., x) - (F(x), ..., F(x))|^2, with
-    `noise` of F(x) + noise in its place (Arndt & Nickel 2024, section 3.1).
+    `noise` of F(x) + noise in its place (Arndt & Nickel 2024, approximation training).
 
     Scores as for `InvertibleReconstruction`, the error of the learned operator first: its PSNR.
     """

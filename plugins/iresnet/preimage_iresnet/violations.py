@@ -1,5 +1,6 @@
 """A search for pairs of images that break the bounds of an invertible residual network, in float64."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +11,22 @@ from torch import Tensor
 from preimage import Key
 
 from .certificate import BlockNorms
+from .convolution import convolve
 from .network import InvertibleResNet, apply
 from .residual import Residual
 from .structured_images import crops, differences
 from .true_norms import worst_wave
 
-SIZES: Mapping[int, float] = {16: 30, 24: 18, 32: 14, 48: 10, 64: 8, 96: 5, 128: 2, 256: 0.4, 512: 0.2}
-"""Sides of images, with the share of the pairs that have them."""
+SIZES: Mapping[int, float] = {16: 34, 24: 20, 32: 16, 48: 11, 64: 9, 96: 6, 128: 2, 256: 0.7, 512: 0.2}
+"""Sides of images, with the share of the groups of pairs that have them."""
 
 ROUNDING = 1e-9
 """By how much a ratio may be above its bound for rounding: the pairs differ by at least 1e-4 of their size."""
 
 _CLIMBERS = 4
+_GROUP = 4
+_LARGE = 256
+_TERMS = 8
 _FLOAT64_STEP = 1e-15
 
 
@@ -69,64 +74,70 @@ class Search:
     - `findings`: what was found so far.
 
     Pairs x, x' and their phi(x), phi(x') are at once pairs of phi^-1, so that one passage through the network checks
-    every f_i at states that occur, and the inverse.
+    every f_i at states that occur, and the inverse. Where to look is computed in float32, what is found in float64.
     """
 
     def __init__(self, network: InvertibleResNet, norms: Sequence[BlockNorms], photographs: Tensor, key: Key):
         self.network, self.norms, self.key, self.findings = network, norms, key, Findings()
         with torch.no_grad():
             self.residuals = [residual.to(torch.float64) for residual in network.residuals()]
+            self.single = [residual.to(torch.float32) for residual in self.residuals]
         self.waves = [worst_wave(residual.wide) for residual in self.residuals]
         self.photographs = photographs.double()
 
     def run(
         self, checks: int, sizes: Mapping[int, float] = SIZES, progress: Callable[[int], None] = lambda done: None
     ) -> Findings:
-        """At least so many checks: 70% passages of random and structured pairs, 20% ascent on the expansion of each
-        f_i, 10% ascent on that of phi^-1; besides, every factor, and inverses computed from their images."""
+        """At least so many checks: 20% along the ascent on the expansion of each f_i, 20% along that of phi^-1, 60% in
+        passages of random and structured pairs; besides, every factor, and inverses computed from their images."""
         self.factors([size for size in (16, 48, 96) if size <= max(sizes)])
         progress(self.findings.checks)
-        steps = max(2, math.ceil(0.2 * checks / _CLIMBERS / len(self.residuals)))
-        for index in range(len(self.residuals)):
+        blocks = len(self.residuals)
+        steps = max(2, math.ceil(0.2 * checks / _CLIMBERS / blocks))
+        for index in range(blocks):
             self.climb_residual(index, steps)
             progress(self.findings.checks)
-        self.climb_inverse(max(2, math.ceil(0.1 * checks / _CLIMBERS)))
+        self.climb_inverse(max(2, math.ceil(0.2 * checks / _CLIMBERS / (blocks + 1))))
         progress(self.findings.checks)
         self.inverses()
-        pairs = (checks - self.findings.checks) / (len(self.residuals) + 1)
+        each = {size: _GROUP if size <= _LARGE else 2 for size in sizes}
+        pairs = {size: share * math.comb(each[size], 2) for size, share in sizes.items()}
+        wanted = (checks - self.findings.checks) / (blocks + 1) / sum(pairs.values())
         for size, share in sizes.items():
-            count = math.ceil(pairs * share / sum(sizes.values()))
-            each = max(1, 16384 // size**2)
-            for start in range(0, count, each):
-                self.passages(size, min(each, count - start), start)
+            for number in range(math.ceil(wanted * share)):
+                self.passage(size, each[size], number)
                 progress(self.findings.checks)
         return self.findings
 
     @torch.no_grad()
-    def passages(self, size: int, count: int, start: int = 0) -> None:
-        """Pairs of images of a size, random and structured, through phi; half of the batches are not square."""
-        key = self.key.child("passages", size, start)
+    def passage(self, size: int, count: int, number: int = 0) -> None:
+        """A state and count - 1 others that differ from it by random and structured images, all pairs of them, through
+        phi; about half of the passages are not square."""
+        key = self.key.child("passage", size, number)
         shape = (size, size) if key.generator().random() < 0.5 else (size, max(16, size * 3 // 4 + 1))
         base, amplitude = self._bases(count, shape, key)
         change, names = differences(count, self.network, shape, self.waves, self.photographs, key.child("change"))
-        x, y = base, base + change * amplitude
-        self._pass(x, y, f"{'/'.join(sorted(set(names)))}, {shape[0]} x {shape[1]}")
+        states = base[:1] + change * amplitude
+        states[0] = base[0]
+        self._pass(states[None], f"{'/'.join(sorted(set(names[1:])))}, {shape[0]} x {shape[1]}")
 
-    def _pass(self, x: Tensor, y: Tensor, what: str) -> None:
-        first, tally = _norm(x - y), self.findings
+    def _pass(self, states: Tensor, what: str) -> None:
+        """All pairs within each group of states, (groups, states, M, h, w), through phi."""
+        count, tally = states.shape[1], self.findings
+        x = states.flatten(0, 1)
+        first = before = _apart(x, count)
         for index in reversed(range(len(self.residuals))):
             residual, own = self.residuals[index], self.norms[index]
-            features = residual.features(x), residual.features(y)
-            fx, fy = (torch.nn.functional.conv2d(s, residual.narrow, residual.narrow_bias) for s in features)
-            expansion = _norm(fx - fy) / _norm(x - y)
-            tally.residuals.add(expansion / self.network.bounds[index], f"block {index + 1}, {what}")
-            inner = _norm(features[0] - features[1])
-            seen = inner > 1e-6 * _norm(features[0])
+            features = residual.features(x)
+            fx = torch.nn.functional.conv2d(features, residual.narrow, residual.narrow_bias)
+            outer, inner = _apart(fx, count), _apart(features, count)
+            tally.residuals.add(outer / before / self.network.bounds[index], f"block {index + 1}, {what}")
+            seen = inner > 1e-6 * _norm(features).max()
             if own.narrow and bool(seen.any()):
-                ratio = _norm(fx - fy)[seen] / inner[seen] / own.narrow
-                tally.narrow.add(ratio, f"block {index + 1}, {what}")
-            x, y = x - fx, y - fy
-        tally.inverse.add(first / _norm(x - y) * (1 - self.network.lipschitz), what)
+                tally.narrow.add(outer[seen] / inner[seen] / own.narrow, f"block {index + 1}, {what}")
+            x = x - fx
+            before = _apart(x, count)
+        tally.inverse.add(first / before * (1 - self.network.lipschitz), what)
 
     @torch.no_grad()
     def factors(self, sizes: Sequence[int], rounds: int = 10) -> None:
@@ -135,11 +146,11 @@ class Search:
             for size in sizes:
                 x = self.waves[index].images(1, (size, size), self.key.child("factors", index, size))
                 for _ in range(rounds):
-                    image = torch.nn.functional.conv2d(x, residual.wide, padding=residual.wide.shape[-1] // 2)
+                    image = convolve(x, residual.wide)
                     if own.wide:
                         ratio = _norm(image) / _norm(x) / own.wide
                         self.findings.wide.add(ratio, f"block {index + 1}, plane wave, {size} x {size}")
-                    x = torch.nn.functional.conv_transpose2d(image, residual.wide, padding=residual.wide.shape[-1] // 2)
+                    x = convolve(image, residual.wide.transpose(0, 1).flip(2, 3))
                     x = x / _norm(x).clamp_min(1e-300)
             matrix = residual.narrow[:, :, 0, 0]
             vectors = torch.linalg.svd(matrix).Vh
@@ -147,40 +158,43 @@ class Search:
                 ratio = (matrix @ vectors.mT).norm(dim=0) / own.narrow
                 self.findings.narrow.add(ratio, f"block {index + 1}, singular vectors")
 
+    @torch.no_grad()
     def climb_residual(self, index: int, steps: int, size: int = 16) -> None:
         """Gradient ascent on ||f(x) - f(x')|| / ||x - x'|| in both, every step a check, from small and large states."""
-        residual, shape = self.residuals[index], (size, size)
+        residual, single, shape = self.residuals[index], self.single[index], (size, size)
         key = self.key.child("residual", index)
         change = self.waves[index].images(_CLIMBERS, shape, key.child("wave"))
         start = key.child("start").normal(change.shape, change)
         start = start * torch.logspace(-1, 2, _CLIMBERS, dtype=start.dtype)[:, None, None, None]
 
         def expansion(x: Tensor, y: Tensor) -> Tensor:
-            return _norm(residual(x) - residual(y)) / _norm(x - y) / self.network.bounds[index]
+            return _norm(single(x) - single(y)) / _norm(x - y)
 
-        for ratios in _ascent(expansion, start, change, steps):
+        for x, y in _ascent(expansion, start.float(), change.float(), steps):
+            ratios = _norm(residual(x) - residual(y)) / _norm(x - y) / self.network.bounds[index]
             self.findings.residuals.add(ratios, f"block {index + 1}, ascent, {size} x {size}")
 
+    @torch.no_grad()
     def climb_inverse(self, steps: int, size: int = 16) -> None:
-        """Gradient ascent on ||x - x'|| / ||phi(x) - phi(x')||, the expansion of phi^-1.
+        """Gradient ascent on ||x - x'|| / ||phi(x) - phi(x')||, the expansion of phi^-1, every step a check of that and
+        of every f_i.
 
-        Half of the pairs begin at what phi^-1 makes of measurements and of the same with noise, computed to the end.
+        Half of the pairs begin at what phi^-1 makes of measurements, computed to the end. All begin with the difference
+        that the derivative of phi^-1 there enlarges most, as far as ten rounds of power iteration find it.
         """
         shape, key = (size, size), self.key.child("inverse")
         start, _ = self._bases(_CLIMBERS, shape, key)
         change, _ = differences(_CLIMBERS, self.network, shape, self.waves, self.photographs, key.child("change"))
         half = _CLIMBERS // 2
-        with torch.no_grad():
-            z = self.network.lift(crops(self.photographs, half, shape, key.child("measurements")))
-            start[:half] = _inverse(self.residuals, z)
-            change[:half] = _inverse(self.residuals, z + 0.1 * key.child("noise").normal(z.shape, z)) - start[:half]
+        z = self.network.lift(crops(self.photographs, half, shape, key.child("measurements")))
+        start[:half] = _inverse(self.residuals, z)
+        change = _most_enlarged(self.single, start.float(), change.float())
 
         def expansion(x: Tensor, y: Tensor) -> Tensor:
-            images = apply(self.residuals, x), apply(self.residuals, y)
-            return _norm(x - y) / _norm(images[0] - images[1]) * (1 - self.network.lipschitz)
+            return _norm(x - y) / _norm(apply(self.single, x) - apply(self.single, y))
 
-        for ratios in _ascent(expansion, start, change, steps):
-            self.findings.inverse.add(ratios, f"ascent, {size} x {size}")
+        for x, y in _ascent(expansion, start.float(), change, steps):
+            self._pass(torch.stack((x, y), 1), f"ascent, {size} x {size}")
 
     @torch.no_grad()
     def inverses(self, size: int = 16, count: int = 4) -> None:
@@ -202,22 +216,48 @@ class Search:
         return base, 10 ** (3 * draw[2] - 2)
 
 
-def _ascent(expansion: Callable[[Tensor, Tensor], Tensor], x: Tensor, change: Tensor, steps: int) -> Iterator[Tensor]:
-    """Ratios along the path of normalised gradients, in the state and in the direction, whose norm is kept."""
+def _ascent(
+    expansion: Callable[[Tensor, Tensor], Tensor], x: Tensor, change: Tensor, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs x, x + change, in float64, along the path of normalised gradients in the state and in the change, whose
+    norm is kept."""
     length = 0.1 * math.sqrt(change[0].numel())
     change = _with_norm(change, length)
     for step in range(steps):
+        yield x.double(), x.double() + change.double()
         x, change = x.detach().requires_grad_(True), change.detach().requires_grad_(True)
-        ratios = expansion(x, x + change)
-        yield ratios.detach()
-        at, along = torch.autograd.grad(ratios.clamp_min(1e-12).log().sum(), (x, change))
+        with torch.enable_grad():
+            rise = expansion(x, x + change).clamp_min(1e-12).log().sum()
+        at, along = torch.autograd.grad(rise, (x, change))
         rate = 0.5 * (1 - step / steps)
         x = x.detach() + rate * _with_norm(at, length)
         change = _with_norm(change.detach() + rate * _with_norm(along, length), length)
 
 
+def _most_enlarged(residuals: Sequence[Residual], x: Tensor, v: Tensor, rounds: int = 10) -> Tensor:
+    """v after rounds of v <- J^-1 J^-T v with the derivative J of phi at x, its blocks inverted by Neumann series."""
+    linear = list[tuple[Residual, Tensor]]()
+    for residual in reversed(residuals):
+        linear.append((residual, residual.features(x)))
+        x = x - residual(x)
+
+    def solved(g: Tensor, product: Callable[[Tensor, Tensor], Tensor], features: Tensor) -> Tensor:
+        w = g
+        for _ in range(_TERMS):
+            w = g + product(features, w)
+        return w
+
+    for _ in range(rounds):
+        for residual, features in linear:
+            v = solved(v, residual.vjp, features)
+        for residual, features in reversed(linear):
+            v = solved(v, residual.jvp, features)
+        v = _with_norm(v, 1.0)
+    return v
+
+
 def _with_norm(x: Tensor, length: float) -> Tensor:
-    return x * (length / _norm(x).clamp_min(1e-300))[:, None, None, None]
+    return x * (length / _norm(x).clamp_min(1e-30))[:, None, None, None]
 
 
 def _inverse(residuals: Sequence[Residual], z: Tensor) -> Tensor:
@@ -236,3 +276,10 @@ def _inverse(residuals: Sequence[Residual], z: Tensor) -> Tensor:
 def _norm(x: Tensor) -> Tensor:
     """The Euclidean norm of each: (B, ...) -> (B,)."""
     return x.flatten(1).norm(dim=1)
+
+
+def _apart(x: Tensor, count: int) -> Tensor:
+    """Distances of all pairs within each group of `count` states in a row: (groups * count, ...) -> (pairs,)."""
+    groups = x.unflatten(0, (-1, count))
+    pairs = itertools.combinations(range(count), 2)
+    return torch.cat([_norm(groups[:, i] - groups[:, j]) for i, j in pairs])

@@ -5,13 +5,20 @@ import math
 import pytest
 import torch
 from preimage_iresnet import linear_start
+from preimage_iresnet.convolution import convolve
 from preimage_iresnet.fixed_point import iterate, norms
 from preimage_iresnet.inverse import Block, invert
 from preimage_iresnet.network import InvertibleResNet, apply
+from preimage_iresnet.prior import InvertibleResNetPrior
 from preimage_iresnet.rounding import Rounding
 
 from preimage import Key
+from preimage._plugins import discover, resource
 from preimage.errors import BadData
+
+SHIPPED = sorted(
+    file.name for file in discover().weights if file.component == "prior/iresnet" and resource(file.target).is_file()
+)
 
 
 def certified(seed=0, threshold=0.05, **settings):
@@ -248,7 +255,42 @@ def test_round_trips_of_a_random_network_at_the_largest_bound(size, blocks):
     for dtype, accuracy in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
         u = x.to(dtype)
         residuals = [residual.to(u) for residual in made.residuals()]
-        there = invert(Block.of(made), apply(residuals, u), accuracy / 10, certified=False).x
-        back = apply(residuals, invert(Block.of(made), u, accuracy / 10, certified=False).x)
+        with torch.no_grad():
+            there = invert(Block.of(made), apply(residuals, u), accuracy / 10, certified=False).x
+            back = apply(residuals, invert(Block.of(made), u, accuracy / 10, certified=False).x)
         assert float(norms(there - u) / norms(u)) <= accuracy
         assert float(norms(back - u) / norms(u)) <= accuracy
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no weights of this distribution are there yet")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_round_trips_of_the_networks_that_ship(name):
+    prior = InvertibleResNetPrior((1, 17, 33), weights=name, tolerance=1e-8)
+    with torch.no_grad():
+        for dtype, accuracy in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
+            u = prior.lift(Key(7).uniform((1, 1, 17, 33))).to(dtype)
+            z = prior.encode(u)
+            x = prior.invert(z, accuracy / 100, certified=False).x
+            assert float(norms(x - u) / norms(u)) <= accuracy
+            assert float(norms(prior.encode(x) - z) / norms(z)) <= accuracy
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 7), (2, 40, 31), (1, 3, 700), (1, 600, 2), (0, 8, 8)])
+def test_convolutions_in_strips_are_convolutions(shape):
+    batch, *size = shape
+    x = Key(8).normal((batch, 4, *size)).double()
+    kernel, bias = Key(9).normal((6, 4, 5, 5)).double(), Key(10).normal((6,)).double()
+    wanted = torch.nn.functional.conv2d(x, kernel, bias, padding=2)
+    with torch.no_grad():
+        assert torch.allclose(convolve(x, kernel, bias), wanted, rtol=1e-13, atol=1e-12)
+        assert torch.allclose(convolve(x, kernel), wanted - bias[:, None, None], rtol=1e-13, atol=1e-12)
+
+
+@pytest.mark.skipif("perona-malik-0.025" not in SHIPPED, reason="the weights of this distribution are not there")
+def test_estimates_hold_for_codes_near_zero_where_states_between_blocks_are_many_times_as_large():
+    prior = InvertibleResNetPrior((1, 20, 20), weights="perona-malik-0.025")
+    z = prior.lift(1e-3 * Key(11).normal((2, 1, 20, 20)))
+    exact = prior.invert(z.double(), 1e-8, certified=True).x
+    found = prior.invert(z, 1e-3, certified=False)
+    assert bool((norms(found.x.double() - exact) <= 1e-3 * norms(exact)).all())
+    assert int(found.evaluations.max()) <= 80
