@@ -4,8 +4,8 @@ The images that the denoiser meets are recorded on a first run; then the run and
 timed in turn. So the ratio is 1 plus the overhead of data steps, updates, stopping rules and the solve loop.
 
 The goal, 1.10, is for BM3D, for denoisers that take 5 ms for an image of 96 x 96 in a batch of eight, and for those as
-slow per pixel on a larger one. Harder cases are shown too, with guards in place of goals: a single small image, for
-which a hundred calls of PyTorch are a tenth of the time, and faster denoisers. 20 steps are what deconvolution of
+slow per pixel on a larger one. Harder cases are shown too, which miss it and only have guards: a single small image,
+for which a hundred calls of PyTorch are a tenth of the time, and faster denoisers. 20 steps are what deconvolution of
 photographs takes; with BM3D 4, to be done in time.
 """
 
@@ -63,18 +63,18 @@ class Recorded(Denoiser):
 
 
 @pytest.mark.parametrize(
-    ("label", "make", "size", "count", "bound"),
+    ("label", "make", "size", "count", "guard"),
     [
-        ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 96, 8, GOAL),
+        ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 96, 8, None),
         ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 96, 1, 1.3),
-        ("36 ms per image", lambda shape: FixedCost(shape, 256**2 * PER_PIXEL), 256, 1, GOAL),
+        ("36 ms per image", lambda shape: FixedCost(shape, 256**2 * PER_PIXEL), 256, 1, None),
         ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 256, 1, 1.6),
         ("total variation", TotalVariationDenoiser, 256, 1, 1.6),
-        ("BM3D", BM3D, 96, 1, GOAL),
+        ("BM3D", BM3D, 96, 1, None),
     ],
 )
 @pytest.mark.parametrize("name", ["blur", "inpainting"])
-def test_overhead_outside_the_denoiser(record_row, name, label, make, size, count, bound):
+def test_overhead_outside_the_denoiser(record_row, name, label, make, size, count, guard):
     if make is BM3D:
         pytest.importorskip("bm3d")
     shape, noise = (1, size, size), GaussianNoise(sigma=SIGMA)
@@ -109,6 +109,7 @@ def test_overhead_outside_the_denoiser(record_row, name, label, make, size, coun
         f"PnP-ADMM, {name}, {count} x {size}², {label}",
         times[0],
         (f"the {steps} denoiser calls alone", times[1]),
-        bound,
-        note=f"{outside:.2g} ms per image and step outside" + ("; a guard: 1.1 is not reached" if bound > GOAL else ""),
+        GOAL,
+        guard=guard,
+        note=f"{outside:.2g} ms per image and step outside",
     )
