@@ -61,7 +61,7 @@ def suite(tmp_path_factory):
 METHODS = list(
     dict.fromkeys(
         entry["label"]
-        for name in ("_methods.toml", "_cross.toml")
+        for name in ("_methods.toml", "_methods-without-prior.toml", "_cross.toml")
         for entry in tomllib.loads((SUITES / name).read_text("utf-8"))["method"]
     )
 )

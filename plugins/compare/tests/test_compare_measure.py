@@ -20,7 +20,8 @@ from preimage._noise import GaussianNoise
 
 METHODS = (
     '[[method]]\nlabel = "tv"\nprior = { name = "tv", weight = 0.05 }\nsolver = { name = "fista", max_steps = 20 }\n'
-    '[[method]]\nlabel = "cg"\nsolver = { name = "conjugate-gradients", max_steps = 3 }\n'
+    '[[method]]\nlabel = "cg"\nprior = { name = "tikhonov", weight = 0.1 }\n'
+    'solver = { name = "conjugate-gradients", max_steps = 3 }\n'
 )
 
 
