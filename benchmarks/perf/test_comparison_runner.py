@@ -36,8 +36,8 @@ label = "method"
 TRIVIAL = 'solver = { name = "adjoint" }'
 # So many steps that a cell takes about a second of the 256 x 256 photographs.
 SECONDS = {
-    "admm": 'prior = { name = "tv", weight = 0.002 }\nsolver = { name = "admm", tolerance = 0.0, max_steps = 600 }',
-    "fista": 'prior = { name = "tv", weight = 0.002 }\nsolver = { name = "fista", tolerance = 0.0, max_steps = 180 }',
+    "admm": 'prior = { name = "tv", weight = 0.002 }\nsolver = { name = "admm", tolerance = 0.0, max_steps = 900 }',
+    "fista": 'prior = { name = "tv", weight = 0.002 }\nsolver = { name = "fista", tolerance = 0.0, max_steps = 270 }',
 }
 
 
