@@ -79,7 +79,7 @@ def run(folder: Path, suite: str, jobs: int, cells: int) -> tuple[float, list[fl
 
 @pytest.mark.parametrize("solver", SECONDS)
 def test_little_beyond_the_solver_on_cells_of_a_second(tmp_path, record_row, solver):
-    """12 cells beyond the first 4 (start, imports, warm-up), against what their solver took: on a quiet machine CPU time."""
+    """12 cells beyond the first 4 (start, imports, warm-up), against what their solver took by the clock."""
     used = {}
     for seeds in (1, 4):
         text = SUITE.format(
