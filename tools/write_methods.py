@@ -23,8 +23,8 @@ Written by `make methods` from the suite `cross`: {images} bundled photographs o
 one thread. A cell is the mean gain in PSNR over the starting image (for a linear operator AᵀAy scaled to the data, for
 diffusion the measurement itself), and the median seconds of the solver. "–": refused before anything ran, because the
 solver does not accept the operator or the prior, has no weights for it, or has nothing to do there. **Bold**: the
-best of the column. Weights are set by hand and shared by similar operators, so read this as what runs, what it costs and
-roughly what it is worth; a ranking needs tuning
+best of the column. Weights are set by hand and shared by similar operators, so read this as what runs, what it costs
+and roughly what it is worth; a ranking needs tuning
 ([`preimage tune`](../plugins/tune/README.md)) and more images (the single suites).
 
 """
