@@ -225,10 +225,10 @@ def test_peak_memory_does_not_depend_on_the_iterations():
     residuals = [block.residual for block in blocks]
     fixed = [peak(partial(by_terms, residuals, terms=Terms(n, n)), blocks, z) for n in (5, 50)]
     assert fixed[0] == fixed[1]
-    accuracies = [Accuracy(0.3, False, 0.3), Accuracy(1e-5, False, 1e-5)]
+    accuracies = [Accuracy(2.0, False, 2.0), Accuracy(1e-5, False, 1e-5)]
     counts = [int(invert_to_tolerance(blocks, z, a.tolerance, certified=False).evaluations) for a in accuracies]
+    assert counts[0] <= 2 * 8
     assert counts[1] >= 2 * 40
-    assert counts[1] >= 2.5 * counts[0]
     implicit = [peak(partial(decode, blocks, accuracy=accuracy), blocks, z) for accuracy in accuracies]
     assert implicit[0] == implicit[1]
     through = [peak(partial(unrolled, residuals, terms=n), blocks, z) for n in (5, 50)]
