@@ -6,7 +6,9 @@ Faces of 64 x 64 x 3, A_ij ~ N(0, 1/m), noise of expected norm 0.1, Haar wavelet
 et al. 2020). For each draw of matrix and noise: the mean PSNR of the exact minimiser as it is, and after each way of
 scaling it to the display range that the published code may be read as. Then mean and standard deviation over the draws.
 `--peer` takes scikit-learn's Lasso in its published setting instead (alpha 0.01 on rows times sqrt(2 m), tolerance
-1e-4, 1000 sweeps), on the same matrices and noise.
+1e-4, 1000 sweeps), on the same matrices and noise: it stops before the minimum, at a point that depends on the order of
+the coordinates, which it descends along in turn. `--order` is that order: pixel by pixel with the channels last, as
+published, channel by channel, or the latter backwards.
 """
 
 import argparse
@@ -51,17 +53,29 @@ def faces() -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in small])
 
 
-def published(problem: Problem) -> torch.Tensor:
+def order_of(name: str) -> np.ndarray:
+    """The positions of the coefficients of an image, (3, 64, 64) flattened, in the order of the descent."""
+    positions = np.arange(math.prod(SHAPE)).reshape(SHAPE)
+    return {
+        "channels last": positions.transpose(1, 2, 0).ravel(),
+        "channels first": positions.ravel(),
+        "backwards": positions.ravel()[::-1],
+    }[name]
+
+
+def published(problem: Problem, order: np.ndarray) -> torch.Tensor:
     """scikit-learn's stopped iterate."""
     from sklearn.linear_model import Lasso as CoordinateDescent
 
     transform, rows = problem.prior.transform(), problem.operator.matrix.tables(problem.y)
     factor = math.sqrt(2 * len(rows))
-    design = np.asfortranarray(transform(rows.reshape(-1, *SHAPE)).flatten(1).numpy() * factor)
+    design = np.asfortranarray(transform(rows.reshape(-1, *SHAPE)).flatten(1).numpy()[:, order] * factor)
     model = CoordinateDescent(alpha=0.01, fit_intercept=True, tol=1e-4, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not all of its runs converge
-        coefficients = np.stack([model.fit(design, y).coef_ for y in (problem.y * factor).numpy()])
+        found = np.stack([model.fit(design, y).coef_ for y in (problem.y * factor).numpy()])
+    coefficients = np.empty_like(found)
+    coefficients[:, order] = found
     return transform.adjoint(torch.from_numpy(coefficients).float().reshape(-1, *SHAPE))
 
 
@@ -71,6 +85,7 @@ def main() -> None:
     parser.add_argument("measurements", type=int)
     parser.add_argument("--draws", type=int, default=12)
     parser.add_argument("--peer", action="store_true", help="scikit-learn's stopped iterate")
+    parser.add_argument("--order", choices=("channels last", "channels first", "backwards"), default="channels last")
     given = parser.parse_args()
     torch.set_num_threads(1)
     clean, prior = faces(), WaveletSparsity(SHAPE)
@@ -80,7 +95,7 @@ def main() -> None:
         noise = GaussianNoise(sigma=0.1 / math.sqrt(given.measurements))
         y = noise.sample(operator(clean), Key(1000 + draw))
         problem = Problem(operator, y, noise, prior, 0.005)
-        x = published(problem) if given.peer else solve(problem, Lasso()).x
+        x = published(problem, order_of(given.order)) if given.peer else solve(problem, Lasso()).x
         for name, scaled in SCALINGS.items():
             errors = (scaled(x).clamp(0, 1) - clean).square().flatten(1).mean(1)
             found[name].append(float(-10 * errors.log10().mean()))

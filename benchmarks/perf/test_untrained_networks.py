@@ -2,7 +2,8 @@
 
 12 images of 64 x 64 x 3 values, a Gaussian matrix of 2500 measurements or denoising. What a batch shares is the
 operator: the matrix is read once for all. Networks with weights of their own have no work in common but the starting of
-operations, and what that is worth at most is measured too: a network of one channel starts as many.
+operations. How much of an image's time that is bounds what a batch could save, and is measured by a network of one
+channel, which starts as many operations.
 """
 
 import math

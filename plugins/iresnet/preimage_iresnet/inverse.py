@@ -54,11 +54,11 @@ def invert(blocks: Sequence[Block], z: Tensor, tolerance: float, certified: bool
     and later blocks enlarge the error by at most prod_{j > i} 1 / (1 - L_j), so sum_i d_i prod_{j > i} 1 / (1 - L_j)
     bounds that of x, in the Euclidean norm: `Inversion.bound`.
 
-    - `certified`: the tolerance is met by this bound. Blocks share it in equal parts, which for equal contractions
-      takes the fewest evaluations; what one leaves unused is shared by those after it. Last steps are in float64, where
-      rho is negligible, and so are the states between blocks.
+    - `certified`: the tolerance is met by this bound, of which each block may take two equal parts, since in whole
+      steps it takes about one; what it leaves is for those after it. Steps are accelerated (`fixed_point.iterate`), the
+      last ones in float64, where rho is negligible, and so are the states between blocks.
     - otherwise it is met as an estimate: d_i with the measured contraction in place of q and nothing for rounding, and
-      errors of the N blocks that are independent and keep their size, each tolerance / sqrt(N).
+      errors of the N blocks that are independent and grow by 1.3 to the end, each tolerance / (1.3 sqrt(N)).
 
     Early steps on float64 are taken in float32. An image does not depend on its batch, up to rounding of those steps.
 
@@ -95,22 +95,22 @@ def _invert_block(block: Block, z: Tensor, ledger: Ledger, index: int) -> Tensor
     if z.dtype == torch.float64:
         small = _laid_out(z, torch.float32)
         single = block.to(small)
-        found = _solve(small, single.guess(small), single, nearly, None)
+        found = _solve(small, single.guess(small), single, nearly, None, ledger.certified)
         ledger.count(found)
         start, pace = _laid_out(found.x, torch.float64), found.pace
     else:
         start, pace = block.to(z).guess(z), None
-    found = _solve(z, start, block.to(z), enough, pace)
+    found = _solve(z, start, block.to(z), enough, pace, ledger.certified)
     ledger.count(found)
     ledger.enter(index, found)
     return found.x
 
 
-def _solve(z: Tensor, start: Tensor, block: Block, enough: Enough, pace: Tensor | None) -> Fixed:
+def _solve(z: Tensor, start: Tensor, block: Block, enough: Enough, pace: Tensor | None, accelerated: bool) -> Fixed:
     def advance(x: Tensor, rows: Tensor | None) -> Tensor:
         return (z if rows is None else z[rows]) + block.residual(x)
 
-    return iterate(start, advance, block.bound, enough, pace)
+    return iterate(start, advance, block.bound, enough, pace, accelerated)
 
 
 def _laid_out(x: Tensor, dtype: torch.dtype) -> Tensor:

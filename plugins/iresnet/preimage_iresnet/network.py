@@ -50,10 +50,10 @@ class ResidualBlock(nn.Module):
         return Residual(self.wide / norm, self.wide_bias, self.threshold.abs(), narrow, self.narrow_bias)
 
     @torch.no_grad()
-    def guess(self, z: Tensor) -> Tensor:
-        """The linear start of the inverse."""
+    def guess(self, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """The linear start of the inverse, its convolution in `dtype`."""
         with torch.autocast(z.device.type, enabled=False):
-            return z + F.conv2d(z, self.start.to(z), self.start_bias.to(z), padding=1)
+            return z + F.conv2d(z.to(dtype), self.start.to(dtype), self.start_bias.to(dtype), padding=1)
 
     def followed(self, lipschitz: float) -> Residual:
         """The residual with the norms followed from step to step, differentiable; advances them."""
@@ -155,8 +155,9 @@ class InvertibleResNet(Certified):
         (that of z); differentiable (`terms.invert_block`)."""
         z = z.contiguous(memory_format=torch.channels_last)
         blocks: list[Any] = list(self.blocks)
+        dtype = dtype or z.dtype
         for block, residual in zip(blocks, residuals, strict=True):
-            z = invert_block(z, residual, terms, dtype or z.dtype, block.guess(z))
+            z = invert_block(z, residual, terms, dtype, block.guess(z, dtype))
         return z
 
 

@@ -173,6 +173,37 @@ def test_an_iteration_ends_at_its_rounding_errors_and_at_a_step_that_cannot_be()
     assert int(growing.steps) == 2
 
 
+def test_accelerated_iterations_take_fewer_steps_and_the_last_one_bounds_the_error_all_the_same():
+    factors = torch.linspace(-0.2, 0.8, 40, dtype=torch.float64)
+    goals = Key(21).normal((5, 40)).double()
+    exact = goals / (1 - factors)
+
+    def advance(x, rows):
+        return (goals if rows is None else goals[rows]) + factors * x
+
+    def enough(rows, step, pace, size):
+        return step <= 1e-6 * size
+
+    plain = iterate(goals, advance, 0.8, enough)
+    found = iterate(goals, advance, 0.8, enough, accelerated=True)
+    assert bool((found.steps <= 0.7 * plain.steps).all())
+    for each in (plain, found):
+        assert bool((norms(each.x - exact) <= 0.8 / (1 - 0.8) * each.step * (1 + 1e-9)).all())
+        assert bool((each.worst <= 0.8).all())
+    for i in range(5):
+        alone = iterate(goals[i : i + 1], lambda x, rows, i=i: goals[i : i + 1] + factors * x, 0.8, enough, None, True)
+        assert torch.equal(alone.x[0], found.x[i])
+
+
+def test_an_accelerated_step_that_leads_away_is_followed_by_a_plain_one():
+    def advance(x, rows):  # contracts by 0.9 at most, in turn by 0.9 and next to nothing: no line fits its changes
+        return 0.9 * (x.abs() - 0.5).abs() * torch.tensor([1.0, -1.0], dtype=torch.float64)
+
+    start = torch.tensor([[3.0, -2.0], [0.1, 0.7]], dtype=torch.float64)
+    found = iterate(start, advance, 0.9, lambda rows, step, pace, size: step <= 1e-9, accelerated=True)
+    assert bool((norms(advance(found.x, None) - found.x) <= 1e-8).all())
+
+
 def test_rounding_errors_are_within_their_bound(network):
     z = codes(2, 6, (40, 40))
     for residual in network.residuals():

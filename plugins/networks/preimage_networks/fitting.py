@@ -111,6 +111,7 @@ class NetworkFit(Solver[FitState]):
 
     def init(self, problem: Problem, keys: Sequence[Key]) -> FitState:
         network, like = self._network(problem), torch.zeros((), device=problem.y.device)
+        keep_freed_memory()
         weights = torch.stack([network.draw_weights(key.child("weights"), like) for key in keys])
         inputs = torch.stack([network.draw_input(key.child("input"), like) for key in keys])
         seeds = [int(key.child("perturbation").generator().integers(2**63)) for key in keys]
@@ -200,10 +201,8 @@ class NetworkFit(Solver[FitState]):
         self, problem: Problem, network: ImageNetwork, weights: Tensor, inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs, their misfits, and the gradients of these in the weights."""
-        with torch.enable_grad():
-            pieces = [(w.detach().requires_grad_(), z) for w, z in _split(network, weights, inputs)]
-            outputs = [network(w, z) for w, z in pieces]
-        x = torch.cat([output.detach() for output in outputs]).to(problem.y)
+        pieces = [network.linearise(w, z) for w, z in _split(network, weights, inputs)]
+        x = torch.cat([output for output, _ in pieces]).to(problem.y)
         misfit, slope = problem.misfit_and_grad(x)
         slope = slope / problem.y[0].numel()
         if slope.dtype == torch.float64:
@@ -211,9 +210,19 @@ class NetworkFit(Solver[FitState]):
             # product have another order than those of a matrix times a vector): these bits must not reach the weights.
             slope = slope.to(torch.bfloat16)
         slope = slope.to(weights)
-        parts = zip(outputs, pieces, slope.split([len(output) for output in outputs]), strict=True)
-        gradients = [torch.autograd.grad(output, w, part)[0] for output, (w, _), part in parts]
+        slopes = slope.split([len(output) for output, _ in pieces])
+        gradients = [pullback(part) for (_, pullback), part in zip(pieces, slopes, strict=True)]
         return x, misfit, torch.cat(gradients)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep the memory that a step frees for the next step.
+
+    glibc returns freed memory to the system beyond a threshold, and hundreds of pages would be faulted in anew in each
+    step. Having freed one block of just under 32 MiB it raises that threshold to 64 MiB (mallopt(3), "dynamic mmap
+    threshold"). The block is never written to, so it costs nothing; other C libraries ignore it.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _split(network: ImageNetwork, weights: Tensor, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:

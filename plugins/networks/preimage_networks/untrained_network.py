@@ -1,6 +1,7 @@
 """What the networks that are fitted to a single image have in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -43,8 +44,17 @@ class ImageNetwork(ABC):
         """A fixed input for one image, *input_shape, uniform in [0, 0.1) (both papers)."""
         return self.input_scale * key.uniform(self.input_shape, like=like)
 
-    @staticmethod
-    def rows_at_once(like: Tensor) -> int:
+    def linearise(self, weights: Tensor, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The images, and the map from a gradient in them to that in the weights, (B, *out_shape) -> (B, weights).
+
+        Equal to what automatic differentiation of the network gives, up to rounding; may be faster.
+        """
+        with torch.enable_grad():
+            weights = weights.detach().requires_grad_()
+            images = self(weights, inputs)
+        return images.detach(), lambda slope: torch.autograd.grad(images, weights, slope)[0]
+
+    def rows_at_once(self, like: Tensor) -> int:
         """How many images go through the network together: all on a GPU, one on a CPU.
 
         Their weights differ, so a CPU has no work to share between them, and a batch does not fit its cache. One at a

@@ -203,7 +203,7 @@ def test_before_the_window_is_full_the_last_output_is_the_estimate():
     solver = DeepDecoder(max_steps=4, channels=6, stopping="variance", window=50)
     state = solver.init(problem, Key(0).rows(1))
     for _ in range(4):
-        last = solver.network((1, 16, 20))(state.weights, state.inputs).detach()
+        last, _ = solver.network((1, 16, 20)).linearise(state.weights, state.inputs)
         state = solver.step(problem, state)
     assert torch.equal(solve(problem, solver).x, last)
 

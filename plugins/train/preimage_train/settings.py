@@ -1,5 +1,6 @@
 """The small tables of a recipe: how batches are drawn, and how the network is optimised."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -71,13 +72,19 @@ class Schedule:
 
     - "one-cycle": a linear rise over the fraction `warm_up` of the budget, then half a cosine down to `final`.
     - "cosine": the same without a rise. "constant": 1 throughout.
+    - `restarts`: fractions of the budget at which the schedule begins anew, rising (warm restarts: Loshchilov and
+      Hutter, "SGDR", ICLR 2017, with cycles of any length).
     """
 
     name: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     warm_up: float = 0.08
     final: float = 0.0
+    restarts: tuple[float, ...] = ()
 
     def __post_init__(self):
+        edges = (0.0, *self.restarts, 1.0)
+        if not all(before < after for before, after in itertools.pairwise(edges)):
+            raise BadParameter(f"schedule.restarts is {list(self.restarts)}", "rising fractions of the budget in (0, 1)")
         if not 0 <= self.warm_up < 1:
             raise BadParameter(f"schedule.warm_up is {self.warm_up}", "a fraction of the budget in [0, 1)")
         if not 0 <= self.final <= 1:
@@ -88,6 +95,9 @@ class Schedule:
         rise = self.warm_up if self.name == "one-cycle" else 0.0
         if self.name == "constant":
             return 1.0
+        edges = (0.0, *self.restarts, 1.0)
+        start, end = next(pair for pair in itertools.pairwise(edges) if progress < pair[1] or pair[1] == 1.0)
+        progress = (progress - start) / (end - start)
         if progress < rise:
             return progress / rise
         fall = min(1.0, (progress - rise) / (1 - rise))
