@@ -66,6 +66,43 @@ def test_the_entry_is_chosen_by_operator_and_noise(file):
     assert named.tuned["score"] == 25.5
 
 
+def test_the_entry_is_chosen_by_channels(tmp_path):
+    entry = FILE.split("[[preset]]")[1]
+    entries = {None: 0.01, 1: 0.1, 3: 0.3}
+
+    def written(*channels):
+        path = tmp_path / f"{channels}.toml"
+        lines = ["" if n is None else f"channels = {n}\n" for n in channels]
+        weighed = [entry.replace("weight = 0.03", f"weight = {entries[n]}") for n in channels]
+        path.write_text("".join(f"[[preset]]{text}{line}" for text, line in zip(weighed, lines, strict=True)), "utf-8")
+        return path
+
+    def weight(path, channels, **given):
+        return Pipeline.from_dict(tables(path, shape=[channels, 16, 16]) | given).weight
+
+    everything = written(1, None, 3)
+    assert [weight(everything, n) for n in (1, 2, 3)] == [0.1, 0.01, 0.3]
+    assert [weight(written(3, 1), n) for n in (1, 2, 3)] == [0.1, 0.1, 0.3]  # grey values hold channel by channel
+    with pytest.raises(BadParameter, match=r"1 channel(.|\n)*sigma 0.025\), 3 channels"):
+        weight(written(3), 1)
+    data = {"data": {"name": "folder", "path": str(tmp_path / "absent")}}
+    without = {key: value for key, value in tables(everything).items() if key != "shape"}
+    with pytest.raises(BadFile):  # the images are missing, not a preset
+        Pipeline.from_dict(without | data)
+
+
+def test_the_channels_of_a_data_set_count(tmp_path):
+    colour = tmp_path / "colour.toml"
+    entry = FILE.split("[[preset]]")[1]
+    colour.write_text(f"[[preset]]{entry}[[preset]]{entry.replace('0.03', '0.3')}channels = 3\n", "utf-8")
+    without = {key: value for key, value in tables(colour).items() if key != "shape"}
+    data = {"name": "photographs", "size": 16, "count": 1}
+    pipeline = Pipeline.from_dict(without | {"data": data | {"colour": "colour"}})
+    assert pipeline.weight == 0.3
+    assert Pipeline.from_dict(dict(pipeline.config)).config == pipeline.config
+    assert Pipeline.from_dict(without | {"data": data}).weight == 0.03
+
+
 def test_no_entry_for_this_noise_says_which_there_are(file):
     with pytest.raises(
         BadParameter, match=r"no values for gaussian-blur, noise gaussian \(sigma 0.1\)(.|\n)*sigma 0.025"
@@ -99,6 +136,7 @@ def test_what_a_preset_depends_on_is_checked_first(file):
         ("a = 1", r"has no \[\[preset\]\]"),
         ("[[preset]]\nname = 'a'", "has the keys name"),
         (FILE.replace('name = "conjugate-gradients"', 'nam = "x"'), "a table with a name"),
+        (FILE.replace('name = "smooth"', 'name = "smooth"\nchannels = 0'), "a number of channels"),
     ],
 )
 def test_malformed_preset_files(tmp_path, text, message):

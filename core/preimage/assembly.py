@@ -79,13 +79,14 @@ def with_overrides(tables: Tables, overrides: Tables, where: str) -> dict[str, A
 
 def assemble(tables: Tables, where: str, data: Dataset | None) -> dict[str, Any]:
     """The arguments of `Pipeline` for these tables. Names, types and fits are checked before anything is made."""
-    tables = applied(tables, where)
+    channels = _channels(tables, data)
+    tables = applied(tables, where, channels)
     found: list[PreimageError] = [
         unknown(key, _TOP_LEVEL, f"{where}: there is no top-level key") for key in tables if key not in _TOP_LEVEL
     ]
     # Given images replace [data], which then has no part in the result and is not recorded.
     parts = _Parts(tables, where, found, wants_data=data is None)
-    first = _start(tables, parts)
+    first = _start(tables, parts, channels)
     methods = [parts] if first is None else [parts, first]
     settings = _settings(tables, where, found)
     raise_all(where, found)
@@ -150,7 +151,22 @@ def _preset(tables: Tables) -> dict[str, Any]:
     return {"preset": tables["preset"]} if "preset" in tables else {}
 
 
-def _start(tables: Tables, parts: "_Parts") -> "_Parts | None":
+def _channels(tables: Tables, data: Dataset | None) -> int | None:
+    """Of the images, which a preset may depend on; None where they are not known. What is wrong is said elsewhere."""
+    shape: Any = tables.get("shape") if data is None else data.shape
+    methods = (tables, tables.get("start"))
+    used = any(isinstance(table, Mapping) and "preset" in table for table in methods)
+    if used and shape is None and isinstance(given := tables.get("data"), dict):
+        values = dict(cast(Tables, given))
+        try:
+            shape = construct("dataset", str(values.pop("name", "")), values, "", key=Key(0)).shape
+        except PreimageError:
+            return None
+    first = cast("list[Any]", shape)[0] if isinstance(shape, list | tuple) and shape else None
+    return first if isinstance(first, int) else None
+
+
+def _start(tables: Tables, parts: "_Parts", channels: int | None) -> "_Parts | None":
     """Prior and solver of [start], with the operator and noise of all; None if there is none, or it is malformed."""
     if "start" not in tables:
         return None
@@ -165,7 +181,7 @@ def _start(tables: Tables, parts: "_Parts") -> "_Parts | None":
     strange = [key for key in own if key not in _METHOD]
     found += [unknown(key, _METHOD, f"{parts.where}: [start] does not take") for key in strange]
     try:
-        filled = applied({**shared, **own}, f"{parts.where}: start")
+        filled = applied({**shared, **own}, f"{parts.where}: start", channels)
     except PreimageError as error:
         found.append(error)
         return None

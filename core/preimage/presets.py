@@ -6,6 +6,7 @@ A preset file is TOML, one [[preset]] for each operator and noise:
     name = "tv"
     operator = { name = "identity" }                   # only what is named here must agree, defaults counted
     noise = { name = "gaussian", sigma = 0.025 }
+    channels = 1                                       # of the images; left out: any number
     prior = { name = "tv", weight = 0.0021 }
     solver = { name = "admm" }
     start = { solver = { name = "adjoint" } }          # if the pipeline is to have one
@@ -32,7 +33,10 @@ Tables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """One entry of a preset file; `prior` may be absent, a table, or a list of tables, `start` absent or a table."""
+    """One entry of a preset file; `prior` may be absent, a table, or a list of tables, `start` absent or a table.
+
+    - `channels`: of the images that it is for; None: any number.
+    """
 
     name: str
     operator: list[dict[str, Any]]
@@ -42,6 +46,7 @@ class Preset:
     tuned: dict[str, Any] = field(default_factory=dict[str, Any])
     source: str = ""
     start: dict[str, Any] | None = None
+    channels: int | None = None
 
     def fits(self, operators: Sequence[Tables], noise: Tables) -> bool:
         """Whether it was made for these tables (resolved, defaults filled in)."""
@@ -53,7 +58,7 @@ class Preset:
 
     def described(self) -> str:
         """What it is for, in one line."""
-        return spoken(self.operator, self.noise)
+        return spoken(self.operator, self.noise, self.channels)
 
 
 def read_presets(path: Path) -> list[Preset]:
@@ -84,8 +89,13 @@ def shipped() -> tuple[tuple[Preset, ...], tuple[PreimageError, ...]]:
     return tuple(found), tuple(wrong)
 
 
-def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str = "pipeline") -> Preset:
+def choose(
+    name: str, operators: Sequence[Tables], noise: Tables, where: str = "pipeline", channels: int | None = None
+) -> Preset:
     """The preset of this name (or of a file: "my/presets.toml", "my/presets.toml:tv") for these operators and noise.
+
+    - `channels`: of the images, None if not known. Of several entries the one for so many channels is taken; else the
+      one for any number; else the one for a single channel, whose values then hold channel by channel.
 
     Raises `BadParameter` if the name is unknown or has no entry for this operator and noise, with those there are.
     """
@@ -100,17 +110,20 @@ def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str = "
         remedy = f"did you mean {close[0]!r}?" if close else "preimage presets lists them"
         raise BadParameter(f"{where}: there is no preset {name!r}", ", ".join(names) or "none is installed", remedy)
     resolved = [with_defaults("operator", table) for table in operators], with_defaults("noise", noise)
-    for preset in named:
-        if preset.fits(*resolved):
-            return preset
-    asked = spoken(operators, noise)
+    fitting = [preset for preset in named if preset.fits(*resolved)]
+    for wanted in (channels, None, 1):
+        if own := [preset for preset in fitting if channels is None or preset.channels == wanted]:
+            return own[0]
+    asked = spoken(operators, noise, channels)
     made = "; ".join(preset.described() for preset in named[:8]) + ("; ..." if len(named) > 8 else "")
     remedy = "give [prior] and [solver] yourself, or a preset file of your own"
     raise BadParameter(f"{where}: preset {name!r} has no values for {asked}", made, remedy)
 
 
-def applied(tables: Tables, where: str) -> dict[str, Any]:
+def applied(tables: Tables, where: str, channels: int | None = None) -> dict[str, Any]:
     """The tables of a pipeline, those of its `preset` filled in; what stands there itself wins.
+
+    - `channels`: of the images, as for `choose`.
 
     Raises what is wrong with `preset`, [[operator]] and [noise], which must be right before a preset can be chosen.
     """
@@ -136,7 +149,7 @@ def applied(tables: Tables, where: str) -> dict[str, Any]:
         except PreimageError as error:
             found.append(error.within(where))
     raise_all(where, found)
-    preset = choose(name, operators, cast(Tables, noise), where)
+    preset = choose(name, operators, cast(Tables, noise), where, channels)
     filled = dict(tables)
     filled["solver"] = _over(preset.solver, tables.get("solver"))
     if preset.prior is not None or "prior" in tables:
@@ -172,9 +185,10 @@ def with_defaults(kind: str, table: Tables) -> dict[str, Any]:
     return {p.name: p.default for p in parameters(load(kind, table["name"])) if not p.required} | dict(table)
 
 
-def spoken(operators: Sequence[Tables], noise: Tables) -> str:
-    """An operator and a noise model in one line: "identity, noise gaussian (sigma 0.025)"."""
-    return " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}"
+def spoken(operators: Sequence[Tables], noise: Tables, channels: int | None = None) -> str:
+    """An operator and a noise model in one line: "identity, noise gaussian (sigma 0.025)", perhaps ", 3 channels"."""
+    made_for = "" if channels is None else f", {channels} channel" + "s" * (channels != 1)
+    return " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}" + made_for
 
 
 def _line(table: Tables) -> str:
@@ -193,9 +207,13 @@ def _preset(entry: Any, index: int, path: str) -> Preset:
     if not isinstance(entry, Mapping):
         raise fail(f"is {entry!r:.60}", "a table")
     table = dict(cast(Tables, entry))
-    wanted = {"name", "operator", "noise", "prior", "solver", "start", "tuned"}
+    wanted = {"name", "operator", "noise", "channels", "prior", "solver", "start", "tuned"}
     if set(table) - wanted or not {"name", "operator", "noise", "solver"} <= set(table):
-        raise fail(f"has the keys {', '.join(table)}", "name, operator, noise, solver; perhaps prior, start, tuned")
+        optional = "perhaps channels, prior, start, tuned"
+        raise fail(f"has the keys {', '.join(table)}", f"name, operator, noise, solver; {optional}")
+    channels: Any = table.get("channels")
+    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+        raise fail(f"has channels {channels!r}", "a number of channels")
     operator = table.pop("operator")
     operators = cast("list[dict[str, Any]]", operator if isinstance(operator, list) else [operator])
     start = cast("dict[str, Any] | None", table.get("start"))
@@ -205,4 +223,4 @@ def _preset(entry: Any, index: int, path: str) -> Preset:
         if not isinstance(part, dict) or not isinstance(cast(Tables, part).get("name"), str):
             raise fail(f"has the table {part!r:.60}", "a table with a name")
     prior, solver, tuned = table.get("prior"), table["solver"], table.get("tuned", {})
-    return Preset(table["name"], operators, table["noise"], prior, solver, tuned, path, start)
+    return Preset(table["name"], operators, table["noise"], prior, solver, tuned, path, start, channels)

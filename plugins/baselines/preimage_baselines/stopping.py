@@ -6,7 +6,7 @@ All values are per image, (B,), and belong to the state of the solver, so that t
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar, final
 
 import torch
@@ -165,9 +165,9 @@ class Growth:
         """One step later. A value that is not finite counts as growth without bound."""
         # Compared so that NaN counts as large.
         if bool((value <= FACTOR * self.start).all()):
-            return replace(self, steps=torch.zeros_like(self.steps))
+            return Growth(self.start, torch.zeros_like(self.steps))
         steps = torch.where(value <= FACTOR * self.start, 0, self.steps + 1)
-        return replace(self, steps=torch.where(value <= SUDDEN * self.start, steps, PATIENCE))
+        return Growth(self.start, torch.where(value <= SUDDEN * self.start, steps, PATIENCE))
 
     @property
     def out_of_hand(self) -> Tensor:

@@ -58,7 +58,8 @@ def invert(blocks: Sequence[Block], z: Tensor, tolerance: float, certified: bool
       steps it takes about one; what it leaves is for those after it. Steps are accelerated (`fixed_point.iterate`), the
       last ones in float64, where rho is negligible, and so are the states between blocks.
     - otherwise it is met as an estimate: d_i with the measured contraction in place of q and nothing for rounding, and
-      errors of the N blocks that are independent and grow by 1.3 to the end, each tolerance / (1.3 sqrt(N)).
+      errors of the N blocks that are independent and grow evenly, by g = 1.7 over the whole network: each is
+      tolerance / (g^((N - i) / N) sqrt(N)).
 
     Early steps on float64 are taken in float32. An image does not depend on its batch, up to rounding of those steps.
 

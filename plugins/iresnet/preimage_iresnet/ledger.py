@@ -12,7 +12,7 @@ from .rounding import Rounding
 
 _SLACK = 1 + 1e-6  # above the rounding errors of the norms and bounds themselves
 _SMALLEST = 0.01
-_GROWTH = 1.3  # of a random error of a block to the end of the network: 1.0 to 1.3 in trained ones
+_GROWTH = 1.7  # of an error of the first block to the end of the network: up to 1.5 was seen in trained ones
 
 
 class Ledger:
@@ -21,9 +21,9 @@ class Ledger:
     Block i may leave d_i, which later blocks enlarge by at most prod_{j > i} 1 / (1 - L_j). Certified, this part of the
     final bound may be twice an equal share of what earlier blocks left of the tolerance, as if one block more were to
     come: in whole steps a block takes half of what it may, and the last one may take all. Estimated, N blocks may leave
-    tolerance / (g sqrt(N)) each, as if all errors were independent and grew by g to the end; of the norm of the code
-    where the state between blocks has a larger one, since the result may be as small, but of no less than a hundredth
-    of that of the state.
+    tolerance / (g^((N - i) / N) sqrt(N)) each, as if all errors were independent and grew evenly, by g over the whole
+    network; of the norm of the code where the state between blocks has a larger one, since the result may be as small,
+    but of no less than a hundredth of that of the state.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Ledger:
         """Whether images may leave a block (from 0) after a step of this length to an x of this norm."""
         if not self.certified:
             least = torch.minimum(size, torch.maximum(self.sizes[rows].to(size), _SMALLEST * size))
-            return pace / (1 - pace) * step <= self.tolerance / (_GROWTH * math.sqrt(len(self.bounds))) * least
+            to_come = (len(self.bounds) - block - 1) / len(self.bounds)
+            share = self.tolerance / (_GROWTH**to_come * math.sqrt(len(self.bounds)))
+            return pace / (1 - pace) * step <= share * least
         inherited = self.bound[rows] / (1 - self.bounds[block])
         share = 2 * (self.tolerance * size * self.later[block] - inherited) / (len(self.bounds) - block + 1)
         return self._left(block, step.double(), size.double()) <= share

@@ -84,7 +84,7 @@ class Schedule:
     def __post_init__(self):
         edges = (0.0, *self.restarts, 1.0)
         if not all(before < after for before, after in itertools.pairwise(edges)):
-            raise BadParameter(f"schedule.restarts is {list(self.restarts)}", "rising fractions of the budget in (0, 1)")
+            raise BadParameter(f"schedule.restarts is {list(self.restarts)}", "rising numbers in (0, 1)")
         if not 0 <= self.warm_up < 1:
             raise BadParameter(f"schedule.warm_up is {self.warm_up}", "a fraction of the budget in [0, 1)")
         if not 0 <= self.final <= 1:

@@ -20,7 +20,7 @@ from preimage.weights import load_into, load_weights, save_weights
 
 
 def as_if_trained_first(start):
-    """Weights, untrained, where a recipe looks for those of the one before it; and theirs, if that has one before it."""
+    """Weights, untrained, where a recipe looks for those of the one before it; and for that one likewise."""
     first = Path(start).parent.name
     if start != f"trained/{first}/weights.safetensors":
         return

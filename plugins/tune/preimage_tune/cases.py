@@ -88,7 +88,8 @@ def _case(suite: Suite, label: Label) -> Case:
     for data in suite.data:
         own = suite.tables(Combination(data.label, label.operator, label.noise, label.method))
         try:
-            whole = applied(own, where)
+            channels = suite.datasets[data.label].shape[0] if "preset" in own else None
+            whole = applied(own, where, channels)
             for _, kind, table in component_tables({key: whole[key] for key in _PARTS if key in whole}):
                 load(kind, table["name"])
         except (NotInstalled, BrokenPlugin) as error:

@@ -52,7 +52,7 @@ class Tuned:
     - `start`: mean score of what the solvers start from. `trials`: all that were made, at most the budget.
     - `skipped`: why the parts do not fit together, "" if they do. `failed`: why no trial has a score, "" if one has.
     - `best`: the best trial. `edges`: a sentence for each parameter whose best value is close to an end of its range.
-    - `data`: what the score was measured on, for the preset.
+    - `data`: what the score was measured on, for the preset. `channels`: of its images, None if they differ.
     """
 
     case: Case
@@ -60,6 +60,7 @@ class Tuned:
     trials: Sequence[Trial] = ()
     skipped: str = ""
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    channels: int | None = None
 
     @property
     def best(self) -> Trial | None:
@@ -108,7 +109,7 @@ class Tuned:
             "edge": self.edges,
             "versions": _versions(self.case),
         }
-        return Entry(self.case.label.method, parts, tuned)
+        return Entry(self.case.label.method, parts, tuned, self.channels)
 
 
 def tune_case(
@@ -163,7 +164,7 @@ def tune_case(
         if not overwrite:
             raise
         trials = searched(True)
-    return Tuned(case, start, trials, data=data)
+    return Tuned(case, start, trials, data=data, channels=validation.channels)
 
 
 def described(validation: Validation) -> dict[str, Any]:

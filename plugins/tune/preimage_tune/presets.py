@@ -19,16 +19,17 @@ HEADER = """Written by `preimage tune`. To use it, write preset = "{name}" at th
 @dataclass(frozen=True)
 class Entry:
     """One [[preset]]: `parts` has the tables operator, noise, prior and solver; the warnings in `tuned["edge"]` stand
-    above it as comments, too."""
+    above it as comments, too. `channels`: of the images, None if they have different numbers."""
 
     name: str
     parts: Mapping[str, Any]
     tuned: Mapping[str, Any]
+    channels: int | None = None
 
     @property
-    def purpose(self) -> tuple[Any, Any]:
-        """What it is for: operator tables and noise."""
-        return _listed(self.parts["operator"]), self.parts["noise"]
+    def purpose(self) -> tuple[Any, Any, int | None]:
+        """What it is for: operator tables, noise and channels."""
+        return _listed(self.parts["operator"]), self.parts["noise"], self.channels
 
 
 def preset_path(folder: Path, name: str) -> Path:
@@ -55,7 +56,10 @@ def write_presets(path: Path, entries: Sequence[Entry]) -> None:
         table.add("name", entry.name)
         operators = _listed(entry.parts["operator"])
         table.add("operator", _inline(operators[0] if len(operators) == 1 else operators))
-        for key in ("noise", "prior", "solver", "start"):
+        table.add("noise", _inline(entry.parts["noise"]))
+        if entry.channels is not None:
+            table.add("channels", entry.channels)
+        for key in ("prior", "solver", "start"):
             if key in entry.parts:
                 table.add(key, _inline(entry.parts[key]))
         tuned = tomlkit.table()
@@ -68,8 +72,8 @@ def write_presets(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def merge_presets(path: Path, entries: Sequence[Entry]) -> None:
-    """Write the entries into a preset file that may be there: those for the same operator and noise are replaced, where
-    they stand; new ones are added at the end."""
+    """Write the entries into a preset file that may be there: those for the same operator, noise and channels are
+    replaced, where they stand; new ones are added at the end."""
     kept = [_entry_of(preset) for preset in read_presets(path)] if path.exists() else []
     fresh = list(entries)
     merged: list[Entry] = []
@@ -83,7 +87,7 @@ def merge_presets(path: Path, entries: Sequence[Entry]) -> None:
 def _entry_of(preset: Any) -> Entry:
     parts = {"operator": preset.operator, "noise": preset.noise, "solver": preset.solver}
     parts |= {key: own for key, own in (("prior", preset.prior), ("start", preset.start)) if own is not None}
-    return Entry(preset.name, parts, preset.tuned)
+    return Entry(preset.name, parts, preset.tuned, preset.channels)
 
 
 def _listed(tables: Any) -> list[Any]:

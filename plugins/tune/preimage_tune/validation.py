@@ -51,6 +51,12 @@ class Validation:
         """How many images there are."""
         return sum(len(dataset) for dataset in self.suite.datasets.values())
 
+    @property
+    def channels(self) -> int | None:
+        """Of all images; None if data sets differ in it."""
+        numbers = {dataset.shape[0] for dataset in self.suite.datasets.values()}
+        return numbers.pop() if len(numbers) == 1 else None
+
     def digest(self) -> str:
         """SHA-256 of the labels and pixels of all images."""
         digest = hashlib.sha256()

@@ -99,6 +99,7 @@ def test_presets_are_what_was_measured_and_work_by_name(suite, tmp_path):
     presets = read_presets(path)
     whole = {"name": "gaussian-blur", "size": 5, "sigma": 1.0, "boundary": "symmetric"}
     assert [preset.operator for preset in presets] == [[whole], [whole]]
+    assert [preset.channels for preset in presets] == [1, 1]
     with pytest.raises(BadParameter, match="has no values for gaussian-blur"):
         choose(f"{path}:tv", [{"name": "gaussian-blur"}], presets[0].noise)
     assert [preset.noise["sigma"] for preset in presets] == [0.02, 0.1]
@@ -321,10 +322,10 @@ def test_overrides_by_operator_are_tuned_and_by_data_refused(suite, tmp_path):
 
 
 def test_merging_replaces_what_is_for_the_same_problem(tmp_path):
-    def entry(sigma, weight):
+    def entry(sigma, weight, channels=1):
         parts = {"operator": [{"name": "identity"}], "noise": {"name": "gaussian", "sigma": sigma}}
         parts |= {"prior": {"name": "tv", "weight": weight}, "solver": {"name": "admm"}}
-        return Entry("tv", parts, {"score": 1.0, "edge": ["weight lies at the edge"]})
+        return Entry("tv", parts, {"score": 1.0, "edge": ["weight lies at the edge"]}, channels)
 
     path = tmp_path / "tv.toml"
     write_presets(path, [entry(0.1, 1.0), entry(0.2, 2.0)])
@@ -335,6 +336,9 @@ def test_merging_replaces_what_is_for_the_same_problem(tmp_path):
     before = path.read_bytes()
     merge_presets(path, [entry(0.1, 4.0)])
     assert path.read_bytes() == before
+    merge_presets(path, [entry(0.1, 5.0, channels=3)])
+    found = [(preset.channels, preset.prior["weight"]) for preset in read_presets(path)]
+    assert found == [(1, 4.0), (1, 2.0), (1, 3.0), (3, 5.0)]
 
 
 @pytest.mark.parametrize("name", shipped())
