@@ -3,10 +3,10 @@
 The images that the denoiser meets are recorded on a first run; then the run and the bare calls on those images are
 timed in turn. So the ratio is 1 plus the overhead of data steps, updates, stopping rules and the solve loop.
 
-The goal, 1.10, is for BM3D, for denoisers that take 5 ms for an image of 96 x 96 in a batch of eight, and for those as
-slow per pixel on a larger one. Harder cases are shown too, which miss it and only have guards: a single small image,
-for which a hundred calls of PyTorch are a tenth of the time, and faster denoisers. 20 steps are what deconvolution of
-photographs takes; with BM3D 4, to be done in time.
+The goal, 1.10, is for all. It is asserted for BM3D, for denoisers that take 5 ms for an image of 96 x 96 in a batch of
+eight, and for those as slow per pixel on a larger one. Harder cases miss it and only have guards: a single small image
+and a denoiser of 5 ms, the averaged network that ships among them, for which a hundred calls of PyTorch are a tenth of
+the time, and faster ones. 20 steps are what deconvolution of photographs takes; with BM3D 4, to be done in time.
 """
 
 import statistics
@@ -50,6 +50,11 @@ class TotalVariationDenoiser(Denoiser):
         return self.prior.prox(x, 0.5 * sigma)
 
 
+def averaged_network(shape):
+    """The denoiser of preimage-iresnet."""
+    return pytest.importorskip("preimage_iresnet").AveragedNetworkDenoiser(shape)
+
+
 class Recorded(Denoiser):
     """Another denoiser, whose arguments are kept for the bare calls."""
 
@@ -71,6 +76,7 @@ class Recorded(Denoiser):
         ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 256, 1, 1.6),
         ("total variation", TotalVariationDenoiser, 256, 1, 1.6),
         ("BM3D", BM3D, 96, 1, None),
+        ("averaged network", averaged_network, 96, 1, 1.3),
     ],
 )
 @pytest.mark.parametrize("name", ["blur", "inpainting"])
