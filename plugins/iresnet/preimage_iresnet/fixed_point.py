@@ -95,26 +95,29 @@ class _Acceleration:
 
     def __init__(self):
         self.plain: bool | Tensor = True
+        self.over: Tensor | None = None
         self.after: Tensor | None = None
         self.change: Tensor | None = None
 
     def point(self, after: Tensor, change: Tensor, longer: Tensor) -> Tensor:
         """The point on the line through the ends of the last two steps at which their changes, continued linearly, are
-        shortest; the end of the last one where that was longer than contraction allows."""
+        shortest. For an image that ever took a step longer than contraction allows it is the end of the last one, from
+        then on: near the rounding errors the two would take turns for ever."""
+        self.over = longer if self.over is None else self.over | longer
         weight, found = torch.zeros_like(longer, dtype=after.dtype), after
         if self.after is not None and self.change is not None:
             turn = change - self.change
             square = turn.square().flatten(1).sum(1).clamp_min(torch.finfo(turn.dtype).tiny)
-            weight = ((change * turn).flatten(1).sum(1) / square).clamp(-1, 1).masked_fill(longer, 0.0)
+            weight = ((change * turn).flatten(1).sum(1) / square).clamp(-1, 1).masked_fill(self.over, 0.0)
             found = after - _columns(weight, after) * (after - self.after)
         self.after, self.change, self.plain = after, change, weight == 0
         return found
 
     def keep(self, going: Tensor) -> None:
         """Go on with these images alone."""
-        if self.after is not None and self.change is not None and not bool(going.all()):
-            self.after, self.change = self.after[going], self.change[going]
-            self.plain = cast(Tensor, self.plain)[going]
+        if not bool(going.all()):
+            kept = (cast(Tensor, each)[going] for each in (self.plain, self.over, self.after, self.change))
+            self.plain, self.over, self.after, self.change = kept
 
 
 def _columns(values: Tensor, like: Tensor) -> Tensor:

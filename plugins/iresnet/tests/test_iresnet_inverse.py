@@ -195,13 +195,26 @@ def test_accelerated_iterations_take_fewer_steps_and_the_last_one_bounds_the_err
         assert torch.equal(alone.x[0], found.x[i])
 
 
-def test_an_accelerated_step_that_leads_away_is_followed_by_a_plain_one():
-    def advance(x, rows):  # contracts by 0.9 at most, in turn by 0.9 and next to nothing: no line fits its changes
-        return 0.9 * (x.abs() - 0.5).abs() * torch.tensor([1.0, -1.0], dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_accelerated_iterations_end_too_at_rounding_errors_and_where_acceleration_leads_away(dtype):
+    def never(rows, step, pace, size):
+        return torch.zeros_like(step, dtype=torch.bool)
 
-    start = torch.tensor([[3.0, -2.0], [0.1, 0.7]], dtype=torch.float64)
-    found = iterate(start, advance, 0.9, lambda rows, step, pace, size: step <= 1e-9, accelerated=True)
-    assert bool((norms(advance(found.x, None) - found.x) <= 1e-8).all())
+    factors, goals = torch.linspace(-0.2, 0.8, 40, dtype=dtype), Key(21).normal((5, 40)).to(dtype)
+
+    def linear(x, rows):
+        return (goals if rows is None else goals[rows]) + factors * x
+
+    def folded(x, rows):  # no line fits its changes
+        return 0.9 * (x.abs() - 0.5).abs() * torch.tensor([1.0, -1.0], dtype=dtype)
+
+    start = torch.tensor([[3.0, -2.0], [0.1, 0.7]], dtype=dtype)
+    for found, advance in (
+        (iterate(goals, linear, 0.8, never, accelerated=True), linear),
+        (iterate(start, folded, 0.9, never, accelerated=True), folded),
+    ):
+        assert int(found.steps.max()) < 1000
+        assert bool((norms(advance(found.x, None) - found.x) <= 100 * torch.finfo(dtype).eps * found.size).all())
 
 
 def test_rounding_errors_are_within_their_bound(network):
