@@ -8,6 +8,7 @@ import copy
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +19,7 @@ from ._dataset import Dataset
 from ._fits import capabilities, fitting, solvers_for
 from ._key import Key
 from ._operator import ForwardOperator
-from ._parameters import construct, parameters, problems, unknown, weights_parameters
+from ._parameters import construct, problems, unknown, weights_parameters
 from ._pipeline import Start
 from ._prior import Prior
 from ._prior_sum import sum_class, sum_of_priors
@@ -153,17 +154,12 @@ def _preset(tables: Tables) -> dict[str, Any]:
 
 def _channels(tables: Tables, data: Dataset | None) -> int | None:
     """Of the images, which a preset may depend on; None where they are not known. What is wrong is said elsewhere."""
-    shape: Any = tables.get("shape") if data is None else data.shape
-    methods = (tables, tables.get("start"))
-    used = any(isinstance(table, Mapping) and "preset" in table for table in methods)
-    if used and shape is None and isinstance(given := tables.get("data"), dict):
-        values = dict(cast(Tables, given))
-        try:
-            shape = construct("dataset", str(values.pop("name", "")), values, "", key=Key(0)).shape
-        except PreimageError:
-            return None
-    first = cast("list[Any]", shape)[0] if isinstance(shape, list | tuple) and shape else None
-    return first if isinstance(first, int) else None
+    shape = cast(Any, tables.get("shape") if data is None else data.shape)
+    with suppress(PreimageError, KeyError, TypeError, ValueError, IndexError):
+        if not shape and "preset" in [*tables, *tables.get("start", ())]:
+            values = dict(tables["data"])
+            shape = construct("dataset", values.pop("name"), values, "", key=Key(0)).shape
+        return shape[0] if isinstance(shape[0], int) else None
 
 
 def _start(tables: Tables, parts: "_Parts", channels: int | None) -> "_Parts | None":
@@ -325,10 +321,8 @@ class _Parts:
         """The tables with every default filled in, as JSON values."""
 
         def full(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
-            defaults = {p.name: p.default for p in parameters(load(kind, table["name"])) if not p.required}
             weight = {"weight": table.get("weight", 1.0)} if kind == "prior" else {}
-            values: dict[str, Any] = json.loads(json.dumps({**defaults, **table, **weight}, default=str))
-            return {"name": values.pop("name"), **values}
+            return json.loads(json.dumps({"name": table["name"], **with_defaults(kind, table), **weight}, default=str))
 
         single = {"dataset": self.data, "noise": self.noise, "solver": self.solver}
         tables: dict[str, Any] = {("data" if k == "dataset" else k): full(k, t[0]) for k, t in single.items() if t}

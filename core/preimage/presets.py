@@ -89,9 +89,7 @@ def shipped() -> tuple[tuple[Preset, ...], tuple[PreimageError, ...]]:
     return tuple(found), tuple(wrong)
 
 
-def choose(
-    name: str, operators: Sequence[Tables], noise: Tables, where: str = "pipeline", channels: int | None = None
-) -> Preset:
+def choose(name: str, operators: Sequence[Tables], noise: Tables, where: str, channels: int | None = None) -> Preset:
     """The preset of this name (or of a file: "my/presets.toml", "my/presets.toml:tv") for these operators and noise.
 
     - `channels`: of the images, None if not known. Of several entries the one for so many channels is taken; else the
@@ -114,10 +112,9 @@ def choose(
     for wanted in (channels, None, 1):
         if own := [preset for preset in fitting if channels is None or preset.channels == wanted]:
             return own[0]
-    asked = spoken(operators, noise, channels)
     made = "; ".join(preset.described() for preset in named[:8]) + ("; ..." if len(named) > 8 else "")
     remedy = "give [prior] and [solver] yourself, or a preset file of your own"
-    raise BadParameter(f"{where}: preset {name!r} has no values for {asked}", made, remedy)
+    raise BadParameter(f"{where}: preset {name!r} has no values for {spoken(operators, noise, channels)}", made, remedy)
 
 
 def applied(tables: Tables, where: str, channels: int | None = None) -> dict[str, Any]:
@@ -187,7 +184,7 @@ def with_defaults(kind: str, table: Tables) -> dict[str, Any]:
 
 def spoken(operators: Sequence[Tables], noise: Tables, channels: int | None = None) -> str:
     """An operator and a noise model in one line: "identity, noise gaussian (sigma 0.025)", perhaps ", 3 channels"."""
-    made_for = "" if channels is None else f", {channels} channel" + "s" * (channels != 1)
+    made_for = f", {channels} channel" + "s" * (channels > 1) if channels else ""
     return " then ".join(_line(table) for table in operators) + f", noise {_line(noise)}" + made_for
 
 
@@ -209,10 +206,8 @@ def _preset(entry: Any, index: int, path: str) -> Preset:
     table = dict(cast(Tables, entry))
     wanted = {"name", "operator", "noise", "channels", "prior", "solver", "start", "tuned"}
     if set(table) - wanted or not {"name", "operator", "noise", "solver"} <= set(table):
-        optional = "perhaps channels, prior, start, tuned"
-        raise fail(f"has the keys {', '.join(table)}", f"name, operator, noise, solver; {optional}")
-    channels: Any = table.get("channels")
-    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+        raise fail(f"has the keys {', '.join(table)}", "name, operator, noise, solver; channels, prior, start, tuned")
+    if type(channels := table.get("channels", 1)) is not int or channels < 1:
         raise fail(f"has channels {channels!r}", "a number of channels")
     operator = table.pop("operator")
     operators = cast("list[dict[str, Any]]", operator if isinstance(operator, list) else [operator])
@@ -223,4 +218,4 @@ def _preset(entry: Any, index: int, path: str) -> Preset:
         if not isinstance(part, dict) or not isinstance(cast(Tables, part).get("name"), str):
             raise fail(f"has the table {part!r:.60}", "a table with a name")
     prior, solver, tuned = table.get("prior"), table["solver"], table.get("tuned", {})
-    return Preset(table["name"], operators, table["noise"], prior, solver, tuned, path, start, channels)
+    return Preset(table["name"], operators, table["noise"], prior, solver, tuned, path, start, table.get("channels"))

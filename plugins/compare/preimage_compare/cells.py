@@ -68,7 +68,7 @@ def assemble(tables: Mapping[str, Any], dataset: Dataset, threads: int) -> Assem
         name = config.get("preset")
         preset = None
         if name is not None:
-            chosen = choose(name, config["operator"], config["noise"], channels=config["shape"][0])
+            chosen = choose(name, config["operator"], config["noise"], "pipeline", config["shape"][0])
             preset = {"name": name, "source": chosen.source, "tuned": chosen.tuned}
     except PreimageError as error:
         return _refused("skipped", error, own)

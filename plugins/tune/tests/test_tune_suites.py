@@ -101,7 +101,7 @@ def test_presets_are_what_was_measured_and_work_by_name(suite, tmp_path):
     assert [preset.operator for preset in presets] == [[whole], [whole]]
     assert [preset.channels for preset in presets] == [1, 1]
     with pytest.raises(BadParameter, match="has no values for gaussian-blur"):
-        choose(f"{path}:tv", [{"name": "gaussian-blur"}], presets[0].noise)
+        choose(f"{path}:tv", [{"name": "gaussian-blur"}], presets[0].noise, "test")
     assert [preset.noise["sigma"] for preset in presets] == [0.02, 0.1]
     data = Photographs(size=24, count=3)
     labels = [data.label(i) for i in range(3)]
@@ -201,7 +201,7 @@ def test_a_best_value_at_the_edge_is_a_warning(suite, tmp_path, capsys):
     assert "start psnr" in printed.out
     text = (tmp_path / "out" / "presets" / "tikhonov.toml").read_text("utf-8")
     assert "# warning: prior.weight = 1e-05 lies at the upper edge of the range that was searched" in text
-    assert "upper edge" in choose(f"{tmp_path}/out/presets/tikhonov.toml", *problem(0.1)).tuned["edge"][0]
+    assert "upper edge" in choose(f"{tmp_path}/out/presets/tikhonov.toml", *problem(0.1), "test").tuned["edge"][0]
     pictures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert pictures == ["tikhonov_blur_high.png", "tikhonov_blur_low.png"]
 
@@ -297,7 +297,7 @@ def test_a_folder_with_another_study_or_in_use_is_refused(suite, tmp_path):
     with pytest.raises(BadFile, match="problem differs"):
         tune(changed, out, Settings(trials=2), only=["tikhonov"])
     tune(changed, out, Settings(trials=2), only=["tikhonov"], overwrite=True)
-    assert choose(str(out / "presets" / "tikhonov.toml"), *problem(0.1)).tuned["seeds"] == [0, 1]
+    assert choose(str(out / "presets" / "tikhonov.toml"), *problem(0.1), "test").tuned["seeds"] == [0, 1]
     with locked(out / "studies.db"), pytest.raises(BadFile, match="in use by another"):
         tune(changed, out, Settings(trials=2), only=["tikhonov"])
     (out / "studies.db").write_bytes(b"garbage" * 1000)
