@@ -79,6 +79,7 @@ def iterate(
         if ahead is not None:
             after = torch.where(_columns(going, after), ahead.point(after, change, longer), after)
             ahead.keep(going)
+        del change  # which would be kept through the next step
         if every:
             x = after
         else:
