@@ -62,7 +62,7 @@ def test_the_entry_is_chosen_by_operator_and_noise(file):
     circular = tables(file, noise={"name": "gaussian", "sigma": 0.05})
     circular["operator"] = {"name": "gaussian-blur", "boundary": "circular"}
     assert Pipeline.from_dict(circular).weight == 0.3
-    named = choose(f"{file}:smooth", [{"name": "gaussian-blur"}], {"name": "gaussian", "sigma": 0.025})
+    named = choose(f"{file}:smooth", [{"name": "gaussian-blur"}], {"name": "gaussian", "sigma": 0.025}, "test")
     assert named.tuned["score"] == 25.5
 
 
