@@ -227,7 +227,7 @@ class Run:
         estimate = self.solver.estimate(self.problem, self.state)
         # A sum shows NaN and infinity at a fraction of the cost; a suspicious one is looked into, for it may overflow.
         finite = torch.isfinite(estimate.flatten(1).sum(1))
-        if not bool((done | wrong).logical_or_(~finite).any()):
+        if bool((finite > (done | wrong)).all()):
             return
         if not bool(finite.all()):
             finite = torch.isfinite(estimate).flatten(1).all(1)

@@ -259,7 +259,7 @@ class PrimalDual(RuleBased[PrimalDualState]):
         steps = self._steps(_kind(state), state.norm, state.lipschitz, balance)
         resolvent = None if state.resolvent is None else Resolvent.of(problem, state.resolvent.back, steps.primal)
         # A move is measured in units of the steps.
-        growth = None if state.growth is None else replace(state.growth, start=100 * state.growth.start)
+        growth = None if state.growth is None else replace(state.growth, limit=100 * state.growth.limit)
         return replace(state, ratio=balance, steps=steps, resolvent=resolvent, growth=growth)
 
 

@@ -149,27 +149,29 @@ class Window:
 class Growth:
     """Watches a value that ought to fall, an objective or a residual: (B,) each.
 
-    - `start`: what it is compared with. `steps`: in a row at which it was more than `FACTOR` times as large.
+    - `limit`: `FACTOR` times the start. `steps`: in a row at which the value was larger. `out_of_hand`: which images
+      diverge, bool. `calm`: no image has such steps (a steady watch costs little beside a fast step).
     """
 
-    start: Tensor
+    limit: Tensor
     steps: Tensor
+    out_of_hand: Tensor
+    calm: bool = True
 
     @classmethod
     def of(cls, start: Tensor, floor: float | Tensor = 0.0) -> "Growth":
         """- `floor`: the least value to compare with, for starts at (nearly) zero; a number or (B,)."""
         start = torch.maximum(start, torch.as_tensor(floor, dtype=start.dtype, device=start.device))
-        return cls(start, torch.zeros(len(start), dtype=torch.int64, device=start.device))
+        steps = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        return cls(FACTOR * start, steps, steps > 0)
 
     def then(self, value: Tensor) -> "Growth":
         """One step later. A value that is not finite counts as growth without bound."""
         # Compared so that NaN counts as large.
-        if bool((value <= FACTOR * self.start).all()):
-            return Growth(self.start, torch.zeros_like(self.steps))
-        steps = torch.where(value <= FACTOR * self.start, 0, self.steps + 1)
-        return Growth(self.start, torch.where(value <= SUDDEN * self.start, steps, PATIENCE))
-
-    @property
-    def out_of_hand(self) -> Tensor:
-        """Which images diverge: bool, (B,)."""
-        return self.steps >= PATIENCE
+        small = value <= self.limit
+        calm = bool(small.all())
+        if calm and self.calm:
+            return self
+        steps = torch.where(small, 0, self.steps + 1)
+        steps = torch.where(value <= SUDDEN / FACTOR * self.limit, steps, PATIENCE)
+        return Growth(self.limit, steps, steps >= PATIENCE, calm)

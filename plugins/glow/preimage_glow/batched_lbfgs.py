@@ -15,8 +15,11 @@ from .batched_search import BatchedSearch, SearchState, first_points
 
 P = TypeVar("P", bound=Point)
 
-REACH = 0.1
-"""Length of the first step at most, in units of sqrt(n): unknowns are taken to be of order one, as latents are."""
+REACH = 0.003
+"""Length of the first step at most, in units of sqrt(n): unknowns are taken to be of order one, as latents are.
+
+So short because that step goes along the gradient, before any curvature is known: of a search without a penalty it puts
+into x what no later step takes out again (docs/generative-priors.md)."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,28 @@ class LBFGSState(SearchState[P]):
 class BatchedLBFGS(BatchedSearch):
     """x <- x - t H g, H the inverse Hessian that an image's last `memory` steps suggest (Liu & Nocedal 1989).
 
-    t = 1 if the value then falls enough (Armijo, 1e-4), else shortened by interpolation; only images whose step failed
-    are evaluated again. A pair (s, q) with s^T q <= 0 is not remembered, so that H stays positive definite; the Wolfe
-    condition, which would ensure s^T q > 0 at the cost of more evaluations, is not asked for. A length that meets NaN
-    or infinity is too long. Where `trials` lengths do not help, the image forgets its memory and begins anew from where
-    it is, its best point; where that does not help either, or after `max_restarts`, it ends. It also ends where the
-    slope promises less than rounding of the value.
+    t = `length` if the value then falls enough (Armijo, 1e-4), else shortened by interpolation; only images whose step
+    failed are evaluated again. A pair (s, q) with s^T q <= 0 is not remembered, so that H stays positive definite; the
+    Wolfe condition, which would ensure s^T q > 0 at the cost of more evaluations, is not asked for. A length that meets
+    NaN or infinity is too long. Where `trials` lengths do not help, the image forgets its memory and begins anew from
+    where it is, its best point; where that does not help either, or after `max_restarts`, it ends. It also ends where
+    the slope promises less than rounding of the value.
 
     - `memory`: pairs kept, >= 1; each takes twice the storage of x. `trials`: lengths tried in one step, >= 1.
+    - `length`: t that is tried first, in (0, 1]. Below 1 the search takes more steps and follows more closely the curve
+      that is their limit.
 
     The first step goes to where the linearised value is -f (the minimum along g if f is half a squared residual that
-    falls to zero), 0.1 sqrt(n) far at most. The value never rises. Raises `BadParameter` for values out of range.
+    falls to zero), 0.003 sqrt(n) far at most. The value never rises. Raises `BadParameter` for values out of range.
     """
 
-    memory: int = 20
+    memory: int = 100
+    length: float = 1.0
     trials: int = 12
 
     def __post_init__(self):
+        if not 0 < self.length <= 1:
+            raise BadParameter(f"length is {self.length}", "a number in (0, 1]")
         for name, value in {"memory": self.memory, "trials": self.trials}.items():
             if value < 1:
                 raise BadParameter(f"{name} is {value}", "an integer >= 1")
@@ -60,11 +68,12 @@ class BatchedLBFGS(BatchedSearch):
 
     def step(self, objective: Objective[P], state: SearchState[P], budget: Tensor) -> LBFGSState[P]:
         state, old = cast("LBFGSState[P]", state), state.best
-        direction, one = -state.memory.multiply(old.gradient), torch.ones_like(old.value)
+        direction = -state.memory.multiply(old.gradient)
+        length = torch.where(state.fresh, 1.0, self.length).to(old.value)
         lowest = dot(old.gradient, direction).abs() <= torch.finfo(old.value.dtype).eps * old.value.abs()
         idle = state.stuck | state.failed | (lowest & (budget > 0))
         trials = torch.where(idle, 0, budget.clamp_max(self.trials))
-        found = line_search(objective, old, direction, one, wolfe=False, trials=trials)
+        found = line_search(objective, old, direction, length, wolfe=False, trials=trials)
         memory = state.memory.then(found.point.x - old.x, found.point.gradient - old.gradient)
         # A search that the budget cut short says nothing.
         lost = ~found.moved & (trials > 0) & ((found.trials == 0) | (found.trials == self.trials))

@@ -80,8 +80,10 @@ class LatentMap(RuleBased[LatentMapState]):
     The papers minimise ||F(G(z)) - y||^2 + gamma ||z||^k, our misfit is half the squared norm for Gaussian noise: their
     gamma is our weight for k = 2 ("squared-norm"), and twice our weight for k = 1 ("norm").
 
-    - `optimiser`: "lbfgs", one memory, line search and end for each image (`BatchedLBFGS`, with `memory` pairs), or
-      "adam" (`BatchedAdam`, with `learning_rate`).
+    - `optimiser`: "lbfgs", one memory, line search and end for each image (`BatchedLBFGS`, with `memory` pairs and
+      steps of `step_length`), or "adam" (`BatchedAdam`, with `learning_rate`).
+    - `step_length`: part of the step of "lbfgs" that is tried first, in (0, 1]; "auto": 0.5 with penalty "none", whose
+      result depends on the way, else 1.
     - `start`: "zero": z = 0. "random": normal numbers of deviation c. "fixed-norm": a random direction, norm
       c sqrt(n). "pseudo-inverse": c times the latent of A^+ y with values clipped to [0, 1]. "noise-filled": the same
       with normal noise of deviation 0.2 where A sees nothing (of an inpainting mask: in the hole), clipped.
@@ -120,7 +122,8 @@ class LatentMap(RuleBased[LatentMapState]):
     max_evaluations: int = 300
     penalty: Penalty = "squared-norm"
     optimiser: Literal["lbfgs", "adam"] = "lbfgs"
-    memory: int = 20
+    memory: int = 100
+    step_length: Literal["auto"] | float = "auto"
     learning_rate: float = 0.05
     start: Start = "zero"
     start_scale: Literal["auto"] | float = "auto"
@@ -140,6 +143,8 @@ class LatentMap(RuleBased[LatentMapState]):
         for name, least in {"max_evaluations": 1, "max_restarts": 0, "starts": 1, "images_at_once": 1}.items():
             if (value := getattr(self, name)) != "auto" and value < least:
                 raise BadParameter(f"{name} is {value}", f"an integer >= {least}")
+        if self.step_length != "auto" and not 0 < self.step_length <= 1:
+            raise BadParameter(f"step_length is {self.step_length}", "a number in (0, 1]", 'use 1, or leave it "auto"')
         if self.starts > 1 and self.start not in SEEDED:
             found = f"starts is {self.starts}, and all starts {self.start!r} are the same"
             raise BadParameter(found, f"one of {', '.join(SEEDED)}", 'use start = "random", or starts = 1')
@@ -266,7 +271,12 @@ class LatentMap(RuleBased[LatentMapState]):
     def _search(self) -> BatchedSearch:
         if self.optimiser == "adam":
             return BatchedAdam(max_restarts=self.max_restarts, learning_rate=self.learning_rate)
-        return BatchedLBFGS(max_restarts=self.max_restarts, memory=self.memory)
+        return BatchedLBFGS(max_restarts=self.max_restarts, memory=self.memory, length=self._length())
+
+    def _length(self) -> float:
+        if self.step_length == "auto":
+            return 0.5 if self.penalty == "none" else 1.0
+        return self.step_length
 
     def _objective(self, view: View) -> Objective[LatentPoint]:
         return latent_objective(view.problem, self.penalty, self.images_at_once)

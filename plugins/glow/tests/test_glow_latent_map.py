@@ -487,6 +487,8 @@ def test_two_hundred_random_starts_of_wild_weights_on_the_paper_preset():
         {"max_steps": -1},
         {"max_evaluations": 0},
         {"memory": 0},
+        {"step_length": 0.0},
+        {"step_length": 1.5},
         {"learning_rate": -1.0},
         {"start_scale": -0.1},
         {"start_scale": float("inf")},
@@ -501,6 +503,17 @@ def test_parameters_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(BadParameter, match=f"{name} is {wrong[name]}"):
         LatentMap(**wrong)
+
+
+def test_steps_are_halved_where_the_way_decides():
+    operator = CompressiveSensing(SHAPE, measurements=15, key=Key(3))
+    given = problem(operator, weight=0.0)
+    budget = {"max_evaluations": 12, "tolerance": 0.0}
+    free = {length: search(given, penalty="none", step_length=length, **budget).x for length in ("auto", 0.5, 1.0)}
+    assert torch.equal(free["auto"], free[0.5])
+    assert not torch.allclose(free["auto"], free[1.0])
+    bound = {length: search(given, penalty="squared-norm", step_length=length, **budget).x for length in ("auto", 1.0)}
+    assert torch.equal(bound["auto"], bound[1.0])
 
 
 def test_a_negative_weight_is_refused():

@@ -108,14 +108,14 @@ def test_a_wall_of_bad_values_stops_one_image_and_no_other(bad, search):
         return torch.where((index == 1) & (x > 1).any(1), value * 0 + bad, value)
 
     x = torch.zeros(3, 2, dtype=torch.float64)
-    found = search.minimise(Counted(walled, 3), x, 120, 400)
+    found = search.minimise(Counted(walled, 3), x, 120, 600)
     assert found.failed.tolist() == [False, True, False]
     assert torch.allclose(found.best.x[[0, 2]], torch.full((2, 2), 3.0).double(), atol=0.05)
     assert bool(torch.isfinite(found.best.x).all())
     assert float(found.best.x[1].max()) <= 1
     assert float(found.best.value[1]) < 18  # lower than at the start
     assert int(found.restarts[1]) <= search.max_restarts
-    free = search.minimise(Counted(lambda i, u: ((u - 3) ** 2).sum(1), 3), x, 120, 400)
+    free = search.minimise(Counted(lambda i, u: ((u - 3) ** 2).sum(1), 3), x, 120, 600)
     assert torch.equal(free.best.x[[0, 2]], found.best.x[[0, 2]])
 
 
@@ -199,6 +199,7 @@ def test_adam_is_torchs_adam():
     ("make", "wrong"),
     [
         (BatchedLBFGS, {"memory": 0}),
+        (BatchedLBFGS, {"length": 0.0}),
         (BatchedLBFGS, {"trials": 0}),
         (BatchedAdam, {"learning_rate": 0.0}),
         (BatchedAdam, {"learning_rate": float("nan")}),
