@@ -9,6 +9,7 @@ says so. A study without results is left out, too.
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,15 @@ class Study:
         return list(self.results.suite["labels"]["method"])
 
     def cells(self, method: str, **labels: str) -> list[dict[str, Any]]:
-        """Finished cells of a method with these labels."""
-        wanted = {"method": method, **labels}
-        return [c for c in self.results.cells if c["outcome"] == "ok" and all(c[k] == v for k, v in wanted.items())]
+        """Finished cells of a method with these labels; none where another method has more, for a mean over fewer
+        images is no comparison."""
+        finished = [c for c in self.results.cells if c["outcome"] == "ok" and all(c[k] == v for k, v in labels.items())]
+        count = Counter(c["method"] for c in finished)
+        whole = count[method] == max(count.values(), default=0)
+        return [c for c in finished if c["method"] == method] if whole else []
 
     def psnr(self, method: str, **labels: str) -> float:
-        """The mean over images, NaN if there are none."""
+        """The mean over images, NaN if there are none, or not all."""
         found = [c["metrics"]["psnr"] for c in self.cells(method, **labels)]
         return statistics.fmean(found) if found else math.nan
 
@@ -113,7 +117,8 @@ def number(value: float | None) -> str:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
+    """A table whose first column is text and whose others are numbers, without rows of dashes alone."""
+    rows = [row for row in rows if set(row[1:]) != {"–"}]
     lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
@@ -128,7 +133,7 @@ def compressive_sensing(studies: dict[str, Study], published: Published) -> str:
     found = {m: studies[f"glow-cs-{m}"] for m in MEASUREMENTS if f"glow-cs-{m}" in studies}
     if not found:
         return ""
-    methods = list(dict.fromkeys(method for study in found.values() for method in study.methods))
+    methods = list(dict.fromkeys(m for study in found.values() for m in study.methods if study.cells(m)))
     rows = [[method, *(number(study.psnr(method)) for study in found.values())] for method in methods]
     names = {"glow-main": "glow", "dcgan": "dcgan", "lasso-dct": "lasso-dct", "lasso-wavelet": "lasso-wavelet"}
     for key, name in names.items():
