@@ -123,6 +123,11 @@ PIPELINES: dict[str, tuple[str, list[str]]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def paths_are_relative_to_the_current_folder(monkeypatch):
+    monkeypatch.delenv("PREIMAGE_DATA", raising=False)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where all cases run: a few good and bad files."""
@@ -152,8 +157,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 def preimage(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if name != "PREIMAGE_DATA"} | environment
     command = [sys.executable, "-m", "preimage", *arguments]
+    variables = os.environ | environment
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=variables, timeout=120, check=False)
 
 
@@ -226,9 +231,8 @@ PROCESSES = ("pipeline file missing", "unknown option", "input is no image", "me
 
 
 @pytest.mark.parametrize("case", COMMANDS)
-def test_bad_commands(case, folder, monkeypatch):
+def test_bad_commands(case, folder):
     arguments, parts = COMMANDS[case]
-    monkeypatch.delenv("PREIMAGE_DATA", raising=False)
     before = sorted(path for path in folder.rglob("*") if path.suffix != ".toml")
     expect((preimage if case in PROCESSES else called)(folder, *arguments), parts)
     assert sorted(path for path in folder.rglob("*") if path.suffix != ".toml") == before

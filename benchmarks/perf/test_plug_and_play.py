@@ -3,10 +3,12 @@
 The images that the denoiser meets are recorded on a first run; then the run and the bare calls on those images are
 timed in turn. So the ratio is 1 plus the overhead of data steps, updates, stopping rules and the solve loop.
 
-The goal, 1.10, is for all. It is asserted for BM3D, for denoisers that take 5 ms for an image of 96 x 96 in a batch of
-eight, and for those as slow per pixel on a larger one. Harder cases miss it and only have guards: a single small image
-and a denoiser of 5 ms, the averaged network that ships among them, for which a hundred calls of PyTorch are a tenth of
-the time, and faster ones. 20 steps are what deconvolution of photographs takes; with BM3D 4, to be done in time.
+The goal, 1.10, is for all. It is asserted for the denoisers of the literature on one small image (BM3D, and the
+networks FFDNet, the fastest of them, and DnCNN, whose weights do not matter here), for a denoiser seven times as fast
+as FFDNet on a batch of eight, and for one as slow per pixel on a larger image. Harder cases may miss it and have
+guards: one small image and a denoiser of 5 ms, the averaged network that ships among them, beside which fifty calls of
+PyTorch from cold caches are near a tenth of the time, and faster denoisers. 20 steps are what deconvolution of
+photographs takes; with BM3D and DnCNN 4, to be done in time.
 """
 
 import statistics
@@ -26,16 +28,20 @@ SIGMA, GOAL, PER_PIXEL = 0.025, 1.10, 0.005 / 96**2
 
 
 class FixedCost(Denoiser):
-    """Takes so many seconds of CPU time for each image, and returns it a little darker."""
+    """Convolves for so many seconds of CPU time for each image, as a network would, and returns it a little darker.
+
+    (After a loop that only reads the clock, a first addition takes several times what it takes after a network.)
+    """
 
     def __init__(self, shape, seconds):
         super().__init__(shape)
         self.seconds = seconds
+        self.features, self.kernels = torch.ones(1, 16, 32, 32), torch.ones(16, 16, 3, 3)
 
     def denoise(self, x, sigma):
         until = time.process_time() + self.seconds * len(x)
         while time.process_time() < until:
-            pass
+            torch.nn.functional.conv2d(self.features, self.kernels)
         return 0.99 * x
 
 
@@ -48,6 +54,23 @@ class TotalVariationDenoiser(Denoiser):
 
     def denoise(self, x, sigma):
         return self.prior.prox(x, 0.5 * sigma)
+
+
+class CostOf(Denoiser):
+    """Takes the time of another denoiser, and returns the image a little darker."""
+
+    def __init__(self, inner):
+        super().__init__(inner.in_shape)
+        self.inner = inner
+
+    def denoise(self, x, sigma):
+        self.inner.denoise(x, sigma)
+        return 0.99 * x
+
+
+def published_network(name):
+    """A network of deepinv. Weights are random, so only its time is of use."""
+    return lambda shape: CostOf(getattr(pytest.importorskip("preimage_deepinv"), name)(shape, weights="untrained"))
 
 
 def averaged_network(shape):
@@ -76,6 +99,8 @@ class Recorded(Denoiser):
         ("5 ms per image", lambda shape: FixedCost(shape, 96**2 * PER_PIXEL), 256, 1, 1.6),
         ("total variation", TotalVariationDenoiser, 256, 1, 1.6),
         ("BM3D", BM3D, 96, 1, None),
+        ("FFDNet", published_network("FFDNet"), 96, 1, None),
+        ("DnCNN", published_network("DnCNN"), 96, 1, None),
         ("averaged network", averaged_network, 96, 1, 1.3),
     ],
 )
@@ -89,7 +114,7 @@ def test_overhead_outside_the_denoiser(record_row, name, label, make, size, coun
     operator = GaussianBlur(shape) if name == "blur" else Inpainting(shape, mask="random", keep=0.5, key=Key(1))
     y = noise.sample(operator(x), Key(0))
     recorded = Recorded(make(shape))
-    steps, rounds = (4, 3) if make is BM3D else (20, 7)
+    steps, rounds = (4, 3) if label in ("BM3D", "DnCNN") else (20, 7)
     solver = PnPADMM(max_steps=steps, tolerance=0.0)
     # The weight of a denoiser whose strength is then near the level of the noise.
     solve(Problem(operator, y, noise, recorded, SIGMA**2 / 4), solver)

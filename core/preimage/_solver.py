@@ -1,5 +1,6 @@
 """Solvers, and the one loop that runs them all."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, final
 import torch
 from torch import Tensor
 
-from ._hookspecs import run_hooks
+from ._hookspecs import NOBODY, run_hooks
 from ._key import Key, keys_for
 from ._noise import Noise
 from ._operator import ForwardOperator
@@ -225,12 +226,12 @@ class Run:
         done = self._timed(lambda: self.solver.done(self.problem, self.state))
         wrong = self._timed(lambda: self.solver.diverged(self.problem, self.state))
         estimate = self.solver.estimate(self.problem, self.state)
-        # A sum shows NaN and infinity at a fraction of the cost; a suspicious one is looked into, for it may overflow.
-        finite = torch.isfinite(estimate.flatten(1).sum(1))
-        if bool((finite > (done | wrong)).all()):
+        # Most steps end no image. A sum shows NaN and infinity at a fraction of the cost, and numbers are compared
+        # sooner than tensors of a few elements; a suspicious sum is looked into, for it may overflow.
+        sums = cast("list[float]", estimate.flatten(1).sum(1).tolist())
+        if all(map(math.isfinite, sums)) and not any(done.tolist()) and not any(wrong.tolist()):
             return
-        if not bool(finite.all()):
-            finite = torch.isfinite(estimate).flatten(1).all(1)
+        finite = torch.isfinite(estimate).flatten(1).all(1)
         sound = finite & ~wrong
         if bool((sound & done).any()):
             verdict = self.solver.verdict(self.problem, self.state)
@@ -240,13 +241,10 @@ class Run:
             advice = f"; {self.solver.remedy()}"
             self._finish(~finite, Status.DIVERGED, last, f"NaN or infinity appeared in the estimate{advice}")
             self._finish(finite & wrong, Status.DIVERGED, last, f"{Status.DIVERGED.value}{advice}")
-        if bool((keep := ~done & sound).all()):
-            return
-        keep = keep.nonzero()[:, 0]
+        keep = (~done & sound).nonzero()[:, 0]
         self.active = self.active[keep.cpu()]
-        if not len(keep):  # a per-image operator cannot be one of no images
-            return
-        self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
+        if len(keep):  # a per-image operator cannot be one of no images
+            self.problem, self.state = self.problem.rows(keep), take_rows(self.state, keep)
 
     def finish(self, status: Status) -> None:
         """End all images that still run."""
@@ -355,7 +353,7 @@ def solve(
         f"solver {type(solver).__name__} does not fit the problem",
         misfits(solver, problem.operator, problem.noise, problem.prior),
     )
-    hook = run_hooks(observers)
+    hook = run_hooks(observers) if observers else NOBODY
     run = Run(problem, solver, keys_for(key, len(problem.y)))
     hook.preimage_start(run=run)
     run.retire(None)

@@ -34,9 +34,7 @@ def _tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, T
     phase = torch.polar(scale, -math.pi / (2 * n) * k)
     index = torch.arange(n, device=device)
     reordering = torch.cat((index[::2], index[1::2].flip(0)))
-    inverse = 1 / phase
-    kind = dtype.to_complex()
-    return phase.to(device, kind), inverse.to(device, kind), reordering
+    return phase.to(device, dtype.to_complex()), (1 / phase).to(device, dtype.to_complex()), reordering
 
 
 def dct(x: Tensor) -> Tensor:
@@ -68,9 +66,13 @@ def idct(c: Tensor) -> Tensor:
 
 def dct2(x: Tensor) -> Tensor:
     """`dct` along the last two axes."""
-    return dct(dct(x).mT).mT
+    if max(x.shape[-2:]) > _MATRIX_UP_TO:
+        return dct(dct(x).mT).mT
+    return _matrix(x.shape[-2], x.dtype, x.device) @ x @ _matrix(x.shape[-1], x.dtype, x.device).mT
 
 
 def idct2(c: Tensor) -> Tensor:
     """Inverse (and adjoint) of `dct2`."""
-    return idct(idct(c.mT).mT)
+    if max(c.shape[-2:]) > _MATRIX_UP_TO:
+        return idct(idct(c.mT).mT)
+    return _matrix(c.shape[-2], c.dtype, c.device).mT @ c @ _matrix(c.shape[-1], c.dtype, c.device)

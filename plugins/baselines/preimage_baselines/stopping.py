@@ -169,7 +169,7 @@ class Growth:
         """One step later. A value that is not finite counts as growth without bound."""
         # Compared so that NaN counts as large.
         small = value <= self.limit
-        calm = bool(small.all())
+        calm = all(small.tolist())
         if calm and self.calm:
             return self
         steps = torch.where(small, 0, self.steps + 1)

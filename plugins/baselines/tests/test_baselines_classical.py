@@ -201,7 +201,8 @@ def test_lsqr_is_scipy_step_by_step(a, start, damping):
         assert float(result.objective[index]) == pytest.approx(0.5 * peer[4] ** 2, rel=1e-9)
 
 
-@pytest.mark.parametrize("tolerances", [{"atol": 1e-4, "btol": 0.0}, {"atol": 0.0, "btol": 0.05}, {"conlim": 4.0}])
+# Each is met long before the rounding errors of one processor or another could decide when.
+@pytest.mark.parametrize("tolerances", [{"atol": 1e-4, "btol": 0.0}, {"atol": 0.0, "btol": 0.1}, {"conlim": 4.0}])
 def test_lsqr_stops_where_scipy_does(tolerances):
     linalg = pytest.importorskip("scipy.sparse.linalg")
     problem, _ = noisy(Matrix(matrix(120, decay=0.7)))

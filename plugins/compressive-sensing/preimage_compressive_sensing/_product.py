@@ -1,5 +1,6 @@
 """Products of a dense matrix with a batch of vectors, as a differentiable function of the vectors."""
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -75,6 +76,10 @@ class _Product(torch.autograd.Function):
         moved = x.movedim(in_dims[0], 0)
         flat = product(moved.reshape(-1, moved.shape[-1]), matrix, transposed)
         return flat.reshape(*moved.shape[:-1], -1), 0
+
+
+# PyTorch asks for it at every call, and working it out takes longer than a small product.
+setattr(_Product.forward, "__signature__", inspect.signature(_Product.forward))  # noqa: B010 (unknown to the type)
 
 
 def _run(x: Tensor, matrix: Tensor, transposed: bool) -> Tensor:

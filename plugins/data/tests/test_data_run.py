@@ -64,6 +64,7 @@ def pipeline(tmp_path: Path) -> Path:
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREIMAGE_DATA", raising=False)  # folders are given relative to the current one
 
     def call(*arguments: object, throw: bool = True) -> Result:
         result = CliRunner().invoke(run, [str(a) for a in arguments], standalone_mode=False)

@@ -225,6 +225,8 @@ def test_missing_weights_are_named_with_the_folder_they_belong_in(make, file, mo
     assert str(tmp_path / "mine") in str(second.value)
 
 
+# PyTorch warns once in a process: of what deepinv's own constructor calls here, or earlier of something else.
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_the_published_files_are_those_that_deepinv_asks_for(monkeypatch):
     asked = []
 

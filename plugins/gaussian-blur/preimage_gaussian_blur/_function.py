@@ -1,5 +1,6 @@
 """The blur as a differentiable function of images, compiled where that is possible."""
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ class _Linear(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         x, which, transposed = args
         return _blur(x.movedim(in_dims[0], 0), which, transposed), 0
+
+
+# PyTorch asks for it at every call, and working it out takes longer than the blur of a small image.
+setattr(_Linear.forward, "__signature__", inspect.signature(_Linear.forward))  # noqa: B010 (unknown to the type)
 
 
 @lru_cache(maxsize=1)

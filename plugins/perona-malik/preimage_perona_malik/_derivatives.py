@@ -5,6 +5,7 @@ the plain torch scheme. `torch.compile` sees the plain scheme only, which it can
 """
 
 # pyright: basic, reportIncompatibleMethodOverride=false
+import inspect
 from typing import Any
 
 import torch
@@ -149,6 +150,11 @@ class Pull(Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, states: Tensor | None, scheme: Scheme) -> Any:
         return _unfold(info, pull(*_folded(info, in_dims, x, w, states, scheme))), 0
+
+
+# PyTorch asks for them at every call, and working them out takes as long as a step on a small image.
+for _function in (Flow, Push, Pull):
+    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010 (unknown to the type)
 
 
 def _folded(
