@@ -8,7 +8,7 @@ PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 # Two cores are better used by two processes of one thread each than by one process of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: demo test lint format bench docs methods networks glow train-smoke registry clean
+.PHONY: demo test test-long lint format bench docs methods networks glow train-smoke registry clean
 
 demo: .venv/installed
 	$(BIN)/preimage demo --out demo
@@ -19,7 +19,12 @@ demo: .venv/installed
 # ODL, a peer of `make bench`, brings a pytest plugin whose hooks the pytest of today refuses; tests run pytest too.
 test: export PYTEST_ADDOPTS = -p no:odl_plugins
 test: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
+
+# What `make test` does at a smaller scale.
+test-long: export PYTEST_ADDOPTS = -p no:odl_plugins
+test-long: .venv/installed
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m long
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -255,7 +255,7 @@ def preimage_components() -> list[Component]:
             "preimage_baselines.bm3d:BM3D",
             "block matching and 3-D filtering (for non-commercial use)",
             shape=(3, 16, 20),
-            examples=({}, {"stages": 1}),
+            examples=({"exact_variances": False}, {"stages": 1, "exact_variances": False}),
         ),
     ]
 

@@ -46,8 +46,8 @@ def wait_for(count: int, folder: Path, process: "subprocess.Popen[str]") -> None
 @pytest.mark.parametrize(
     ("kills", "settings"),
     [
-        pytest.param(2, {"count": 4, "seeds": "[0, 1]"}, id="24 cells"),
-        pytest.param(10, {"count": 10, "seeds": str(list(range(10)))}, id="300 cells", marks=pytest.mark.slow),
+        pytest.param(4, {"count": 5, "seeds": "[0, 1, 2]"}, id="45 cells"),
+        pytest.param(10, {"count": 10, "seeds": str(list(range(10)))}, id="300 cells", marks=pytest.mark.long),
     ],
 )
 def test_killed_at_random_moments(compare, site, write_suite, tmp_path, numbers, temporary, kills, settings):
@@ -78,7 +78,7 @@ def test_killed_at_random_moments(compare, site, write_suite, tmp_path, numbers,
     assert not temporary(folder)
 
 
-@pytest.mark.parametrize("jobs", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_processes_dask_and_order_change_no_number(compare, write_suite, tmp_path, numbers, jobs):
     pytest.importorskip("distributed")
     suite = write_suite(METHODS)
