@@ -75,7 +75,7 @@ def quick(prior):
     """The table, or tables, of a prior; BM3D without what takes most of its time and changes little."""
     if isinstance(prior, list):
         return [quick(table) for table in prior]
-    return {**prior, "exact_variances": False} if prior["name"] == "bm3d" else prior
+    return {**prior, "exact_variances": False} if prior.get("name") == "bm3d" else prior
 
 
 def assembled(tables, images) -> Pipeline | None:
