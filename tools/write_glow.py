@@ -47,7 +47,8 @@ antialiased bilinear interpolation, n = 12288; Gaussian matrices with entries N(
 deviation 0.1 / sqrt(m) for each measurement, so that its norm is 0.1 in expectation; PSNR of the image clipped to
 [0, 1], averaged over images in dB. Every method sees the same measurements. No parameter was
 chosen on these faces; the suites say which were chosen on others and which by hand. But for compressive sensing of
-faces and inpainting, the networks of the flows compute in bfloat16, which halves the time.
+faces and inpainting, the networks of the flows compute in bfloat16, which halves the time on processors with
+instructions for it.
 
 "Evaluations" are those of the operator, its adjoint and derivatives for one image, mean over images, a start's counted;
 seconds are the median of the clock in the solver, one image at a time on one thread of a shared machine: for orders of

@@ -31,7 +31,8 @@ class GlowPrior(NormalizingFlow, Trained):
       "masks" takes a tenth more time than "plain" at most and a tenth of the memory (145 steps of 512 features, one
       image), "reversible" half as much time again, and memory that does not grow with the number of steps.
     - `precision`: "bfloat16" computes the coupling networks, and their derivatives, in bfloat16, about twice as fast on
-      processors that have it. Images and round trips are then good to 2 or 3 digits, and so are derivatives.
+      processors with instructions for it ("amx_bf16" of `torch.cpu.get_capabilities()`), and nearly three times as slow
+      on those without. Images and round trips are then good to 2 or 3 digits, and so are derivatives.
 
     Derivatives go through autograd and torch.func, in every mode and order. Nothing has parameters to be trained.
 
