@@ -51,8 +51,9 @@ def train(
     from rich.console import Console
 
     from . import recipe as recipes
+    from .devices import Devices
     from .loop import Slice
-    from .train import Devices, prepare_folder, run
+    from .train import prepare_folder, run
 
     if recipe is None and (resume or overwrite or search is not None or out is not None):
         raise click.UsageError("there is no RECIPE: name the one to train")

@@ -15,9 +15,10 @@ from preimage.assembly import with_overrides
 from preimage.errors import BadParameter
 
 from .checkpoint import NEWEST
+from .devices import Devices
 from .loop import Slice
 from .recipe import Recipe, parse
-from .train import Devices, prepare_folder, run
+from .train import prepare_folder, run
 
 
 class _Stopped(Exception):

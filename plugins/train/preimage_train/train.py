@@ -1,19 +1,15 @@
 """One run from a recipe to a weights file, in a folder that it can be resumed from."""
 
 import os
-import platform
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
-from lightning_fabric import Fabric
 from preimage_data.atomic import atomic_write
 from preimage_data.copies import find_copies
 from preimage_data.subset import Subset
@@ -23,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preimage import Dataset
-from preimage.errors import BadData, BadFile, BadParameter
+from preimage.errors import BadData, BadFile
 
 from . import checkpoint
 from .checkpoint import Position
+from .devices import Devices, hardware, slow_precision
 from .export import export
 from .images import Images
 from .log import Log, report, seconds_text
@@ -34,36 +31,6 @@ from .loop import Outcome, Slice, Training
 from .recipe import Recipe
 
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Where a run computes, in Lightning Fabric's words; see its documentation for the values."""
-
-    accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-
-    def fabric(self, precision: str, several: bool = False) -> Fabric:
-        """The Fabric of these devices; with `several` phases each uses a part of the network's weights alone.
-
-        Raises `BadParameter` if there are no such devices here.
-        """
-        strategy = (
-            f"{self.strategy}_find_unused_parameters_true" if several and self.strategy == "ddp" else self.strategy
-        )
-        count: int | str = int(self.devices) if self.devices.lstrip("-").isdigit() else self.devices
-        if self.accelerator == "auto" and count == "auto" and not torch.cuda.is_available():
-            count = 1
-        try:
-            return Fabric(
-                accelerator=self.accelerator, devices=count, num_nodes=self.nodes, strategy=strategy,
-                precision=precision,  # pyright: ignore[reportArgumentType]
-            )  # fmt: skip
-        except Exception as error:  # Fabric has exceptions of its own, some of them private
-            found = f"devices {self.accelerator}, {self.devices}, {self.strategy}: {str(error).splitlines()[0]}"
-            raise BadParameter(found, "devices that this machine has", "leave the flags out") from error
 
 
 def prepare_folder(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -164,6 +131,8 @@ def run(
     fabric = devices.fabric(recipe.precision, several=len(recipe.objective.phases(recipe.network())) > 1)
     fabric.launch()
     quiet = console if fabric.is_global_zero else Console(quiet=True)
+    if not resume and (notice := slow_precision(fabric.device, recipe.precision)):
+        quiet.print(notice, highlight=False, soft_wrap=True, markup=False)
     images = _read(recipe, recipe.data, "data", quiet)
     judged = _read(recipe, recipe.validation_data, "validation", quiet) if recipe.validation_data else None
     if judged is not None and not recipe.validation.allow_copies:
@@ -210,13 +179,6 @@ def _finish(recipe: Recipe, training: Training, outcome: Outcome, folder: Path, 
     reporter.said(f"{p.step} steps in {seconds_text(p.seconds)}: {scores or 'no validation'}: {folder / WEIGHTS}")
     if not recipe.validation_data:
         reporter.said("there is no [validation]: the last weights are exported, not the best, and have no score")
-
-
-def hardware(fabric: Fabric) -> str:
-    """What a run computed on, in one line."""
-    if fabric.device.type == "cuda":
-        return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s) x {fabric.world_size}"
 
 
 def _read(recipe: Recipe, tables: list[dict[str, Any]], what: str, console: Console) -> Images:
