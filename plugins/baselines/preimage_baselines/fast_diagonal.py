@@ -9,6 +9,8 @@ from torch import Tensor
 
 from preimage import Basis, Diagonal
 
+from .numpy_images import readable
+
 SMALL = 128
 """Up to this height and width the portable transform is the faster one."""
 
@@ -19,8 +21,7 @@ def apply_diagonal(diagonal: Diagonal, x: Tensor) -> Tensor:
     SciPy's transform takes half of the time of the portable one at 256 x 256, and twice of it at 96 x 96: it is used
     for large images on the CPU, where nothing is differentiated. The results agree up to rounding.
     """
-    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and max(x.shape[-2:]) > SMALL
-    if diagonal.basis is not Basis.COSINE or not plain or (torch.is_grad_enabled() and x.requires_grad):
+    if diagonal.basis is not Basis.COSINE or max(x.shape[-2:]) <= SMALL or not readable(x):
         return diagonal.apply(x)
     if (transforms := _transforms()) is None:
         return diagonal.apply(x)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from preimage import LinearOperator, Problem, Splittable, norms, per_image
 
+from .numpy_images import readable
 from .total_variation import TotalVariation
 
 CONTRAST = 0.2
@@ -61,7 +62,7 @@ def split(
     Compiled by numba, where that is installed, for total variation of uncoupled channels on the CPU; the results agree
     up to rounding.
     """
-    if isinstance(prior, TotalVariation) and _is_plain(x) and not prior.coupled and (run := _compiled()):
+    if isinstance(prior, TotalVariation) and readable(x) and not prior.coupled and (run := _compiled()):
         return _split_compiled(run, prior, x, z, u, relaxation, threshold)
     image = analysis(x)
     v = torch.lerp(z, image, relaxation).add_(u)
@@ -70,11 +71,6 @@ def split(
     primal = norms(image - new)
     dual = norms(image.sub_(z).add_(u).sub_(left))
     return Split(new, left, analysis.adjoint(new - left), norms(new), norms(left), primal, dual)
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether NumPy may look at the memory of x."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not x.requires_grad
 
 
 @cache
@@ -99,7 +95,7 @@ def _split_compiled(
     sums = torch.zeros((len(x), 4), dtype=torch.float64)
     limits, isotropic = threshold.to(x).numpy(), prior.variant == "isotropic"
     factor = limits.dtype.type(relaxation)
-    arrays = [t.contiguous().numpy() for t in (x, z, u)]
+    arrays = [t.detach().contiguous().numpy() for t in (x, z, u)]
     outputs = [t.numpy() for t in (new, left, pull, sums)]
     for i in range(len(x)):
         run(*(a[i] for a in arrays), factor, limits[i], isotropic, *(a[i] for a in outputs))

@@ -1,5 +1,7 @@
 """Total generalised variation and its proximal map, by one primal-dual iteration run to a duality gap."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from preimage import dot, norms, per_image, take_rows
 
 from .gradient import DiscreteGradient
+from .numpy_images import each_image, readable
 from .symmetrized_gradient import SymmetrizedGradient
 from .total_variation_prox import lengths, project
 
@@ -53,13 +56,18 @@ def minimise(
     The over-relaxed primal-dual iteration (Chambolle & Pock 2011, algorithm 1; Condat 2013, relaxation 1.9). The step
     sizes scale with the image, so that its units do not matter. An image leaves when its gap is below tolerance times
     its value, or times a hundredth of step TV(x) if that is larger.
+
+    Compiled by numba, where that is installed, for tensors on the CPU of which no derivative is taken; the results
+    agree up to rounding.
     """
     now = _start(model, x) if memory is None else memory
     now = now._replace(u=x) if fixed else now
-    out, value = Variables(*(torch.empty_like(part) for part in now)), torch.empty_like(step)
-    rows = torch.arange(len(x), device=x.device)
     balance = _balance(model, x, step, fixed)
     least = FLOOR * step * lengths(model.gradient(x), model.group).flatten(1).sum(1)
+    if readable(x, step, *now) and (run := compiled()):
+        return _minimise_compiled(run, model, now, x, step, balance, least, tolerance, max_steps, fixed)
+    out, value = Variables(*(torch.empty_like(part) for part in now)), torch.empty_like(step)
+    rows = torch.arange(len(x), device=x.device)
     for iteration in range(max_steps + 1):
         if iteration % CHECK_EVERY == 0 or iteration == max_steps:
             gap, worth = _gap(model, now, x, step, fixed)
@@ -74,6 +82,50 @@ def minimise(
                     break
         now = _iterate(model, now, x, step, balance, fixed)
     return out.u, out, value
+
+
+@cache
+def compiled() -> Callable[..., float] | None:
+    """The compiled iteration for one image, or None without numba."""
+    try:
+        from ._compiled_tgv import minimise_image
+    except (ImportError, RuntimeError):  # RuntimeError: no folder for numba's cache may be written to
+        return None
+    return minimise_image
+
+
+def _minimise_compiled(
+    run: Callable[..., float],
+    model: Model,
+    now: Variables,
+    x: Tensor,
+    step: Tensor,
+    balance: Tensor,
+    least: Tensor,
+    tolerance: float,
+    max_steps: int,
+    fixed: bool,
+) -> tuple[Tensor, Variables, Tensor]:
+    out = Variables(*(part.detach().clone(memory_format=torch.contiguous_format) for part in now))
+    given, *parts = (part.detach().contiguous().flatten(-2).numpy() for part in (x, *out))
+    tau, sigma = balance / NORM, 1 / (balance * NORM)
+    sizes = [size.detach().numpy() for size in (tau, sigma, _pull(tau, step))]
+    steps, real, value = step.detach().numpy(), given.dtype.type, torch.empty_like(step)
+
+    def one(i: int) -> None:
+        value[i] = run(
+            given[i], x.shape[-1], *(part[i] for part in parts), steps[i], real(model.ratio),
+            *(size[i] for size in sizes), real(RELAXATION), float(least[i]), tolerance, max_steps, CHECK_EVERY,
+            2 in model.group, fixed,
+        )  # fmt: skip
+
+    each_image(one, len(x))
+    return out.u, out, value
+
+
+def _pull(tau: Tensor, step: Tensor) -> Tensor:
+    """How strongly u is drawn to x: both objectives divided by the step, 1/2 ||u - x||^2 / step is strongly convex."""
+    return tau / step.clamp_min(torch.finfo(step.dtype).tiny)
 
 
 def _start(model: Model, x: Tensor) -> Variables:
@@ -99,9 +151,8 @@ def _iterate(model: Model, now: Variables, x: Tensor, step: Tensor, balance: Ten
     if fixed:
         u = now.u
     else:
-        # Both objectives divided by the step: 1/2 ||u - x||^2 / step is strongly convex.
         moved = now.u - per_image(tau, now.u) * model.gradient.adjoint(now.p)
-        weight = per_image(tau / step.clamp_min(torch.finfo(step.dtype).tiny), x)
+        weight = per_image(_pull(tau, step), x)
         u = (moved + weight * x) / (1 + weight)
     ahead_u, ahead_w = 2 * u - now.u, 2 * w - now.w
     scale = per_image(sigma, w)

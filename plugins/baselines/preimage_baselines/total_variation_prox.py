@@ -1,9 +1,7 @@
 """The proximal map of total variation, by accelerated projected gradient on the dual problem."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from preimage import dot, per_image
 
 from .gradient import DiscreteGradient
+from .numpy_images import each_image, readable
 
 CHECK_EVERY = 8
 """Iterations between two evaluations of the duality gap, which costs about as much as an iteration."""
@@ -37,8 +36,7 @@ def dual_prox(
     results agree to the tolerance.
     """
     start = gradient(torch.zeros_like(x)) if dual is None else dual
-    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and 2 not in group
-    if plain and not (torch.is_grad_enabled() and (x.requires_grad or step.requires_grad)) and (run := compiled()):
+    if 2 not in group and readable(x, step, start) and (run := compiled()):
         return _dual_prox_compiled(run, gradient, group, x, step, start, tolerance, max_steps)
     return _dual_prox_portable(gradient, group, x, step, start, tolerance, max_steps)
 
@@ -69,16 +67,10 @@ def _dual_prox_compiled(
     p_array, u_array = p.numpy(), u.numpy()
     bound = given.dtype.type(gradient.norm_bound() ** 2)
 
-    def one(i: int) -> Any:
+    def one(i: int) -> None:
         run(given[i], p_array[i], u_array[i], steps[i], bound, tolerance, max_steps, CHECK_EVERY, bool(group))
 
-    threads = min(torch.get_num_threads(), len(x))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, range(len(x))))
-    else:
-        for i in range(len(x)):
-            one(i)
+    each_image(one, len(x))
     return u, p
 
 

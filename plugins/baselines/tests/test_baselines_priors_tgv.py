@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from preimage_baselines import TotalGeneralizedVariation, TotalVariation
+from preimage_baselines import TotalGeneralizedVariation, TotalVariation, tgv_prox
 from preimage_baselines.symmetrized_gradient import SymmetrizedGradient
 
 from preimage import Key, dot
@@ -127,6 +127,54 @@ def test_a_warm_start_saves_iterations():
     u, memory = prior.prox_from(x, 0.1, None)
     again, _ = TotalGeneralizedVariation(SHAPE, max_inner_steps=1).prox_from(x, 0.1, memory)
     assert torch.allclose(u, again, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("shape", [(3, 40, 33), (2, 5, 6), (2, 2, 2), (1, 1, 4), (1, 4, 1), (1, 1, 1), (3, 2, 1100)])
+def test_the_compiled_iteration_is_the_portable_one(shape, coupled, dtype, monkeypatch):
+    pytest.importorskip("numba")
+    model = TotalGeneralizedVariation(shape, coupled=coupled, ratio=1.3)._model
+    x = Key(3).normal((2, *shape), torch.zeros((), dtype=dtype))
+    steps, like = torch.tensor([0.1, 0.3], dtype=dtype), 1e-4 if dtype == torch.float32 else 1e-10
+    for fixed in (False, True):
+        for count in (0, 1, 30):
+            monkeypatch.undo()
+            kept = x.clone()
+            fast = tgv_prox.minimise(model, x, steps, None, 1e-30, count, fixed=fixed)
+            again = tgv_prox.minimise(model, x, steps, fast[1], 1e-30, count, fixed=fixed)
+            assert torch.equal(x, kept)
+            monkeypatch.setattr(tgv_prox, "compiled", lambda: None)
+            for found, memory in ((fast, None), (again, fast[1])):
+                slow = tgv_prox.minimise(model, x, steps, memory, 1e-30, count, fixed=fixed)
+                assert all(torch.allclose(a, b, atol=like) for a, b in zip(found[1], slow[1], strict=True))
+                assert torch.allclose(found[2], slow[2], rtol=like, atol=1e-15)
+
+
+def test_the_compiled_iteration_ends_where_the_portable_one_does(monkeypatch):
+    pytest.importorskip("numba")
+    prior, x = TotalGeneralizedVariation((1, 16, 16)), Key(2).normal((2, 1, 16, 16), DOUBLE)
+    u, energy = prior.prox(x, 0.2), prior.energy(x)
+    alone = torch.cat([prior.prox(image[None], 0.2) for image in x])
+    assert torch.equal(u, alone)
+    monkeypatch.setattr(tgv_prox, "compiled", lambda: None)
+    assert torch.allclose(u, prior.prox(x, 0.2), atol=1e-9)
+    assert torch.allclose(energy, prior.energy(x), rtol=1e-9)
+
+
+def test_derivatives_go_around_what_is_compiled():
+    prior, x = TotalGeneralizedVariation((1, 5, 6), max_inner_steps=20), Key(2).normal((1, 1, 5, 6), DOUBLE)
+    direction, small = Key(3).normal(x.shape, DOUBLE), 1e-6
+    expected = (prior.prox(x + small * direction, 0.3) - prior.prox(x - small * direction, 0.3)) / (2 * small)
+    _, forward = torch.func.jvp(lambda z: prior.prox(z, 0.3), (x,), (direction,))
+    assert torch.allclose(forward, expected, atol=1e-5)
+    with torch.autograd.forward_ad.dual_level():
+        pair = torch.autograd.forward_ad.make_dual(x, direction)
+        tangent = torch.autograd.forward_ad.unpack_dual(prior.prox(pair, 0.3)).tangent
+    assert torch.allclose(tangent, expected, atol=1e-5)
+    given = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(prior.prox(given, 0.3).sum(), given)
+    assert float(dot(gradient, direction)) == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
 def test_bad_parameters_are_refused():
