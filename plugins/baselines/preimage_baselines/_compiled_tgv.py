@@ -183,7 +183,8 @@ def _gap(
 @njit(cache=True, nogil=True, fastmath=_MATH)
 def minimise_image(
     x: Any, width: int, u: Any, w: Any, p: Any, q: Any, step: Any, ratio: Any, tau: Any, sigma: Any, weight: Any,
-    relaxation: Any, least: float, tolerance: float, max_steps: int, check_every: int, coupled: bool, fixed: bool,
+    relaxation: Any, least: float, tolerance: float, least_tolerance: float, shrink: float, warm: bool,
+    max_steps: int, check_every: int, coupled: bool, fixed: bool,
 ) -> float:  # fmt: skip
     """One image x (C, H W): u, w, p and q, the start, are overwritten; returns the value of the problem."""
     channels, size, across = _U(x.shape[0]), _U(x.shape[1]), _U(width)
@@ -191,11 +192,14 @@ def minimise_image(
     ahead_u, ahead_w = u.copy(), np.empty_like(w)
     inside, back, length = np.empty_like(q), np.empty_like(w), np.empty_like(x[0])
     work = np.empty((max(_U(2) + _U(5) * channels, _U(9)), lines), x.dtype)
-    value = 0.0
+    value, wanted = 0.0, np.inf
     for iteration in range(max_steps + 1):
         if iteration % check_every == 0 or iteration == max_steps:
             gap, value = _gap(u, w, q, x, across, step, ratio, coupled, fixed, inside, back, length, lines, work)
-            if gap <= tolerance * max(value, least) or iteration == max_steps:
+            if warm and iteration == 0:
+                wanted = shrink * gap
+            unit = max(value, least)
+            if gap <= min(tolerance * unit, max(wanted, least_tolerance * unit)) or iteration == max_steps:
                 break
         # The dual half of a block needs the primal half of the next line, which needs what the dual half overwrites.
         for start in range(_U(0), size + lines, lines):

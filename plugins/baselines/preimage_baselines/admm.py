@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class ADMMState:
     - `x`: the image. `z`: its coefficients, after the proximal map. `u`: the scaled dual variable, in units of z.
     - `pull`: K^T (z - u). `back`: A^T y. `penalty`: rho, (B,). `level`: the mean eigenvalue of A^T A, roughly, (B,).
     - `filter`: (A^T A + rho K^T K)^-1 if `exact`, a preconditioner otherwise; None if there is neither.
+    - `memory`: of the prior's proximal map.
     - `primal`, `dual`: relative residuals, (B,). `inner`: absolute accuracy of the next inexact update of x, (B,).
     """
 
@@ -54,6 +55,7 @@ class ADMMState:
     level: Tensor
     filter: Diagonal | None
     exact: bool
+    memory: Any
     primal: Tensor
     dual: Tensor
     inner: Tensor
@@ -130,6 +132,7 @@ class ADMM(RuleBased[ADMMState]):
             level,
             None,
             False,
+            None,
             nothing,
             nothing,
             inner,
@@ -141,7 +144,7 @@ class ADMM(RuleBased[ADMMState]):
         analysis, prior = _analysis(problem), cast(Splittable, problem.prior)
         x = _update(problem, state, analysis)
         threshold = per_image(problem.weight, state.penalty) / state.penalty
-        new = split(prior, analysis, x, state.z, state.u, self.relaxation, threshold)
+        new = split(prior, analysis, x, state.z, state.u, self.relaxation, threshold, state.memory)
         # p' = rho (u_old + K x - z_old) solves A^T (A x - y) + K^T p' = 0, and p = rho u_new is a subgradient at z_new.
         # The accuracy of the next update is in units of the gradient of the objective, with ||K|| taken for one.
         inner = 0.1 * state.penalty * (new.primal * new.dual).sqrt()
@@ -149,8 +152,9 @@ class ADMM(RuleBased[ADMMState]):
         primal = ratio(new.primal, torch.maximum(new.norm_z, new.norm_u))
         dual = ratio(new.dual, torch.maximum(new.norm_u, 1e-3 * new.norm_z))
         state = replace(
-            state, x=x, z=new.z, u=new.u, pull=new.pull, primal=primal, dual=dual, inner=inner, count=state.count + 1
-        )
+            state, x=x, z=new.z, u=new.u, pull=new.pull, memory=new.memory, primal=primal, dual=dual, inner=inner,
+            count=state.count + 1,
+        )  # fmt: skip
         return self._balanced(problem, state) if self.penalty == "auto" and _is_power_of_two(state.count) else state
 
     def estimate(self, problem: Problem, state: ADMMState) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from .primal_dual_steps import (
     relaxed_data_term,
     step_sizes,
 )
-from .splitting import natural_penalty
+from .splitting import natural_penalty, prox_from
 from .stopping import Growth, Rule, RuleBased, ratio
 
 CHECK_EVERY = 10
@@ -49,7 +49,7 @@ class PrimalDualState:
     """One iterate per image; `count` iterations so far.
 
     - `x`, `image`: an image and K x. `p`, `pull`: the dual variable of K x, and K^T p. `data`: of the data term.
-    - `estimate`: x before over-relaxation.
+    - `estimate`: x before over-relaxation. `memory`: of the prior's proximal map.
     - `norm`, `lipschitz`: ||K||, ||A||^2, (B,). `ratio`: sqrt(dual / primal step). `steps`: the steps.
     - `resolvent`: of the data term, for "prox". `primal`, `dual`: relative residuals, (B,). `gap`: the relative duality
       gap, when last computed. `growth`: whether the steps get out of hand.
@@ -61,6 +61,7 @@ class PrimalDualState:
     pull: Tensor
     data: DataTerm
     estimate: Tensor
+    memory: Any
     norm: Tensor
     lipschitz: Tensor
     ratio: Tensor
@@ -150,7 +151,7 @@ class PrimalDual(RuleBased[PrimalDualState]):
         resolvent = Resolvent.of(problem, back, steps.primal) if data_step == "prox" else None
         data = first_data_term(problem, data_step, x)
         return PrimalDualState(
-            x, image, p, torch.zeros_like(x), data, x, norm, lipschitz, balance, steps, resolvent,
+            x, image, p, torch.zeros_like(x), data, x, None, norm, lipschitz, balance, steps, resolvent,
             primal=unknown, dual=unknown, gap=unknown, growth=None, count=0,
         )  # fmt: skip
 
@@ -168,7 +169,8 @@ class PrimalDual(RuleBased[PrimalDualState]):
         # Moreau: the prox of sigma (weight g)* at w is w - sigma prox of (weight / sigma) g at w / sigma.
         scale = per_image(sigma, image)
         w = torch.addcdiv(state.image, state.p, scale).add_(image_move, alpha=2)
-        kept = cast(Splittable, problem.prior).prox_coefficients(w, per_image(problem.weight, sigma) / sigma)
+        threshold, prior = per_image(problem.weight, sigma) / sigma, cast(Splittable, problem.prior)
+        kept, memory = prox_from(prior, analysis, w, threshold, state.memory)
         p = w.sub_(kept).mul_(scale)
         pull = analysis.adjoint(p)
         pull_size = norms(pull)
@@ -193,6 +195,7 @@ class PrimalDual(RuleBased[PrimalDualState]):
             pull=torch.add(state.pull, pull_move, alpha=relaxation),
             data=relaxed_data_term(state.data, data, relaxation),
             estimate=x,
+            memory=memory,
             primal=ratio(primal, torch.maximum(pull_size, 1e-3 * state.lipschitz * norms(x))),
             dual=ratio(dual, size),
             growth=growth,

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from preimage import LinearOperator, Problem, Splittable, norms, per_image
+from preimage import Identity, LinearOperator, Problem, Proximable, Splittable, norms, per_image
 
 from .numpy_images import readable
 from .total_variation import TotalVariation
@@ -35,12 +35,22 @@ def natural_penalty(problem: Problem, x: Tensor, coefficients: Tensor, otherwise
     return torch.where((penalty > 0) & torch.isfinite(penalty), penalty, otherwise.clamp_min(1e-12))
 
 
+def prox_from(
+    prior: Splittable, analysis: LinearOperator, coefficients: Tensor, step: Tensor, memory: Any
+) -> tuple[Tensor, Any]:
+    """`prox_coefficients`, and what makes the next one on nearby coefficients quicker (`Proximable.prox_from`)."""
+    if isinstance(prior, Proximable) and isinstance(analysis, Identity):
+        return prior.prox_from(coefficients, step, memory)
+    return prior.prox_coefficients(coefficients, step), None
+
+
 @dataclass(frozen=True)
 class Split:
     """What `split` computes.
 
     - `z`, `u`: coefficients and scaled dual variable. `pull`: K^T (z - u).
     - `norm_z`, `norm_u`: ||z||, ||u||, (B,). `primal`: ||K x - z||. `dual`: ||K x - z_old + u_old - u||.
+    - `memory`: of the proximal map, for the next step.
     """
 
     z: Tensor
@@ -50,10 +60,18 @@ class Split:
     norm_u: Tensor
     primal: Tensor
     dual: Tensor
+    memory: Any
 
 
 def split(
-    prior: Splittable, analysis: LinearOperator, x: Tensor, z: Tensor, u: Tensor, relaxation: float, threshold: Tensor
+    prior: Splittable,
+    analysis: LinearOperator,
+    x: Tensor,
+    z: Tensor,
+    u: Tensor,
+    relaxation: float,
+    threshold: Tensor,
+    memory: Any = None,
 ) -> Split:
     """v = relaxation K x + (1 - relaxation) z + u, then z = prox of threshold g at v, and u = v - z.
 
@@ -66,11 +84,11 @@ def split(
         return _split_compiled(run, prior, x, z, u, relaxation, threshold)
     image = analysis(x)
     v = torch.lerp(z, image, relaxation).add_(u)
-    new = prior.prox_coefficients(v, threshold)
+    new, memory = prox_from(prior, analysis, v, threshold, memory)
     left = v.sub_(new)
     primal = norms(image - new)
     dual = norms(image.sub_(z).add_(u).sub_(left))
-    return Split(new, left, analysis.adjoint(new - left), norms(new), norms(left), primal, dual)
+    return Split(new, left, analysis.adjoint(new - left), norms(new), norms(left), primal, dual, memory)
 
 
 @cache
@@ -100,4 +118,4 @@ def _split_compiled(
     for i in range(len(x)):
         run(*(a[i] for a in arrays), factor, limits[i], isotropic, *(a[i] for a in outputs))
     norm_z, norm_u, primal, dual = sums.sqrt().to(x.dtype).unbind(1)
-    return Split(new, left, pull, norm_z, norm_u, primal, dual)
+    return Split(new, left, pull, norm_z, norm_u, primal, dual, None)

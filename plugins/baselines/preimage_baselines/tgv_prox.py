@@ -20,6 +20,12 @@ CHECK_EVERY = 20
 FLOOR = 1e-2
 """A value below this fraction of step TV(x) need not be known to its own relative accuracy: it may be zero."""
 
+SHRINK = 0.5
+"""The gap from which an iteration goes on with given variables is to become smaller at least by this factor."""
+
+LEAST_TOLERANCE = 1e-6
+"""A gap smaller than this fraction of the value is small enough in any case: single precision knows no better."""
+
 NORM = 11.4**0.5
 """Of (u, w) -> (K u - w, E w): the norm of [[sqrt(8), 1], [0, sqrt(8)]] is the root of (17 + sqrt(33)) / 2."""
 
@@ -55,7 +61,8 @@ def minimise(
 
     The over-relaxed primal-dual iteration (Chambolle & Pock 2011, algorithm 1; Condat 2013, relaxation 1.9). The step
     sizes scale with the image, so that its units do not matter. An image leaves when its gap is below tolerance times
-    its value, or times a hundredth of step TV(x) if that is larger.
+    its value, or times a hundredth of step TV(x) if that is larger. From a memory the gap must be halved as well: that
+    of a nearby x is good enough as it is, and a solver that got it back again and again would stand still.
 
     Compiled by numba, where that is installed, for tensors on the CPU of which no derivative is taken; the results
     agree up to rounding.
@@ -64,20 +71,26 @@ def minimise(
     now = now._replace(u=x) if fixed else now
     balance = _balance(model, x, step, fixed)
     least = FLOOR * step * lengths(model.gradient(x), model.group).flatten(1).sum(1)
+    warm = memory is not None
     if readable(x, step, *now) and (run := compiled()):
-        return _minimise_compiled(run, model, now, x, step, balance, least, tolerance, max_steps, fixed)
+        return _minimise_compiled(run, model, now, x, step, balance, least, tolerance, warm, max_steps, fixed)
     out, value = Variables(*(torch.empty_like(part) for part in now)), torch.empty_like(step)
-    rows = torch.arange(len(x), device=x.device)
+    rows, wanted = torch.arange(len(x), device=x.device), torch.full_like(step, float("inf"))
     for iteration in range(max_steps + 1):
         if iteration % CHECK_EVERY == 0 or iteration == max_steps:
             gap, worth = _gap(model, now, x, step, fixed)
-            done = (gap <= tolerance * torch.maximum(worth, least)) | (iteration == max_steps)
+            if warm and iteration == 0:
+                wanted = SHRINK * gap
+            unit = torch.maximum(worth, least)
+            limit = torch.minimum(tolerance * unit, torch.maximum(wanted, LEAST_TOLERANCE * unit))
+            done = (gap <= limit) | (iteration == max_steps)
             if bool(done.any()):
                 for whole, part in zip(out, now, strict=True):
                     whole[rows[done]] = part[done]
                 value[rows[done]] = worth[done]
                 left = (~done).nonzero()[:, 0]
-                rows, x, step, balance, least, now = take_rows((rows, x, step, balance, least, now), left)
+                kept = (rows, x, step, balance, least, wanted, now)
+                rows, x, step, balance, least, wanted, now = take_rows(kept, left)
                 if not len(rows):
                     break
         now = _iterate(model, now, x, step, balance, fixed)
@@ -103,6 +116,7 @@ def _minimise_compiled(
     balance: Tensor,
     least: Tensor,
     tolerance: float,
+    warm: bool,
     max_steps: int,
     fixed: bool,
 ) -> tuple[Tensor, Variables, Tensor]:
@@ -115,8 +129,8 @@ def _minimise_compiled(
     def one(i: int) -> None:
         value[i] = run(
             given[i], x.shape[-1], *(part[i] for part in parts), steps[i], real(model.ratio),
-            *(size[i] for size in sizes), real(RELAXATION), float(least[i]), tolerance, max_steps, CHECK_EVERY,
-            2 in model.group, fixed,
+            *(size[i] for size in sizes), real(RELAXATION), float(least[i]), tolerance, LEAST_TOLERANCE,
+            SHRINK, warm, max_steps, CHECK_EVERY, 2 in model.group, fixed,
         )  # fmt: skip
 
     each_image(one, len(x))

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from preimage_baselines import TotalGeneralizedVariation, TotalVariation, tgv_prox
+from preimage_baselines import ADMM, PrimalDual, TotalGeneralizedVariation, TotalVariation, tgv_prox
 from preimage_baselines.symmetrized_gradient import SymmetrizedGradient
 
-from preimage import Key, dot
+from preimage import Basis, Diagonal, GaussianNoise, Key, LinearOperator, Problem, Status, dot, solve
 from preimage.errors import BadParameter, ShapeMismatch
 from preimage.testing import check_operator
 
@@ -123,10 +123,40 @@ def test_a_step_of_zero_and_a_flat_image_are_left_alone():
 
 
 def test_a_warm_start_saves_iterations():
-    prior, x = TotalGeneralizedVariation(SHAPE), Key(2).normal((2, *SHAPE), DOUBLE)
-    u, memory = prior.prox_from(x, 0.1, None)
-    again, _ = TotalGeneralizedVariation(SHAPE, max_inner_steps=1).prox_from(x, 0.1, memory)
-    assert torch.allclose(u, again, atol=1e-12)
+    x = Key(2).normal((2, *SHAPE), DOUBLE)
+    nearby = x + 1e-3 * Key(3).normal(x.shape, DOUBLE)
+    exact, few = (TotalGeneralizedVariation(SHAPE, tolerance=1e-9, max_inner_steps=n).prox_from for n in (20000, 20))
+    expected = exact(nearby, 0.1, None)[0]
+    warm, cold = few(nearby, 0.1, exact(x, 0.1, None)[1])[0], few(nearby, 0.1, None)[0]
+    assert float((warm - expected).norm()) < 0.05 * float((cold - expected).norm())
+
+
+@pytest.mark.parametrize("solver", [ADMM(), PrimalDual(tolerance=1e-4)])
+def test_solvers_do_not_stand_still_between_rough_proximal_maps(solver):
+    """A result that is good enough for the step before, given back as it is, would stop them short."""
+    shape = (1, 16, 16)
+    mask = Key(4).uniform((1, *shape), DOUBLE) < 0.5
+
+    class Half(LinearOperator):
+        def forward(self, x):
+            return x * mask
+
+        def adjoint(self, y):
+            return y * mask
+
+        def normal_diagonal(self):
+            return Diagonal(Basis.PIXEL, mask[0].double())
+
+    y = (ramp(shape) + 0.1 * Key(3).normal((2, *shape), DOUBLE)) * mask
+
+    def solved(**settings):
+        prior = TotalGeneralizedVariation(shape, **settings)
+        return solve(Problem(Half(shape, shape), y, GaussianNoise(sigma=0.1), prior, 0.1), solver)
+
+    rough, fine = solved(tolerance=1e-2, max_inner_steps=100), solved(tolerance=1e-6)
+    assert set(rough.status) == {Status.CONVERGED}, rough.reasons
+    assert float((rough.x - fine.x).norm() / fine.x.norm()) < 2e-3
+    assert sum(rough.steps) <= 1.5 * sum(fine.steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
