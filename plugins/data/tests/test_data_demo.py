@@ -53,6 +53,7 @@ def test_the_demo_on_two_photographs(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @complete
 def test_every_photograph_is_improved_in_every_problem(tmp_path: Path):
     """The weights of the demo were chosen on other photographs (BSDS500), so this can fail."""
