@@ -19,8 +19,8 @@ from preimage.presets import shipped
 ROOT = Path(os.environ.get("PREIMAGE_DATA", "nowhere")) / "bsds500" / "val"
 SHAPE = (1, 96, 96)
 CASES = tomllib.loads(Path(__file__).with_name("development_crops.toml").read_text("utf-8"))["case"]
-SLOW = ("bm3d", "tgv")
-"""Seconds for each crop; not needed for the figures that are asked for."""
+SLOW = ("bm3d",)
+"""Seconds for each crop. On blur it is the best of all: docs/networks.md has its figures."""
 
 needs_crops = pytest.mark.skipif(not ROOT.is_dir(), reason="needs PREIMAGE_DATA with bsds500/val")
 
@@ -56,7 +56,7 @@ def test_the_best_preset_on_the_development_crops(case):
         print(f"  {name:<18} {decibel:.2f} dB  SSIM {similarity:.3f}")
     best = max(decibel for decibel, _ in scores.values())
     assert best >= case["least"]
-    assert best <= case["classical"] + 0.02, "networks would be measured against less than the best"
+    assert best <= case["variational"] + 0.02, "networks would be measured against less than the best"
 
 
 def test_no_shipped_preset_was_tuned_on_images_that_are_for_testing():
