@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,14 @@ def _readable(x: Tensor) -> bool:
     except RuntimeError:  # a tensor that stands for others, in torch.func
         return False
     return True
+
+
+def loops(module: str, name: str) -> Callable[..., Any] | None:
+    """The function of a module of this package that numba compiles, or None without numba."""
+    try:
+        return getattr(import_module(f".{module}", __package__), name)
+    except (ImportError, RuntimeError):  # RuntimeError: no folder for numba's cache may be written to
+        return None
 
 
 def each_image(one: Callable[[int], object], count: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from preimage import Identity, LinearOperator, Problem, Proximable, Splittable, norms, per_image
 
-from .numpy_images import readable
+from .numpy_images import loops, readable
 from .total_variation import TotalVariation
 
 CONTRAST = 0.2
@@ -93,11 +93,7 @@ def split(
 
 @cache
 def _compiled() -> Callable[..., None] | None:
-    try:
-        from ._compiled_split import split_image
-    except (ImportError, RuntimeError):  # RuntimeError: no folder for numba's cache may be written to
-        return None
-    return split_image
+    return loops("_compiled_split", "split_image")
 
 
 def _split_compiled(

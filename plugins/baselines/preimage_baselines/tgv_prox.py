@@ -10,7 +10,7 @@ from torch import Tensor
 from preimage import dot, norms, per_image, take_rows
 
 from .gradient import DiscreteGradient
-from .numpy_images import each_image, readable
+from .numpy_images import each_image, loops, readable
 from .symmetrized_gradient import SymmetrizedGradient
 from .total_variation_prox import lengths, project
 
@@ -100,11 +100,7 @@ def minimise(
 @cache
 def compiled() -> Callable[..., float] | None:
     """The compiled iteration for one image, or None without numba."""
-    try:
-        from ._compiled_tgv import minimise_image
-    except (ImportError, RuntimeError):  # RuntimeError: no folder for numba's cache may be written to
-        return None
-    return minimise_image
+    return loops("_compiled_tgv", "minimise_image")
 
 
 def _minimise_compiled(

@@ -9,7 +9,7 @@ from torch import Tensor
 from preimage import dot, per_image
 
 from .gradient import DiscreteGradient
-from .numpy_images import each_image, readable
+from .numpy_images import each_image, loops, readable
 
 CHECK_EVERY = 8
 """Iterations between two evaluations of the duality gap, which costs about as much as an iteration."""
@@ -44,11 +44,7 @@ def dual_prox(
 @cache
 def compiled() -> Callable[..., None] | None:
     """The compiled proximal map of one image, or None without numba."""
-    try:
-        from ._compiled import dual_prox_image
-    except (ImportError, RuntimeError):  # RuntimeError: no folder for numba's cache may be written to
-        return None
-    return dual_prox_image
+    return loops("_compiled", "dual_prox_image")
 
 
 def _dual_prox_compiled(

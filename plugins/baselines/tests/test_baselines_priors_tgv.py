@@ -192,6 +192,7 @@ def test_the_compiled_iteration_ends_where_the_portable_one_does(monkeypatch):
     assert torch.allclose(energy, prior.energy(x), rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # torch's own, on first use of forward mode
 def test_derivatives_go_around_what_is_compiled():
     prior, x = TotalGeneralizedVariation((1, 5, 6), max_inner_steps=20), Key(2).normal((1, 1, 5, 6), DOUBLE)
     direction, small = Key(3).normal(x.shape, DOUBLE), 1e-6
